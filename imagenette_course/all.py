@@ -1,0 +1,7 @@
+"Everything a notebook of the course needs, in one line: `from imagenette_course.all import *`."
+from fastai.vision.all import *
+
+from .drawings import SCENES, draw_scene
+from .dataset import *
+from .baseline import *
+from .train import *
