@@ -1,0 +1,40 @@
+"What all tests share: a small drawn sample, the real photographs if there are any, and CUDA if there is one."
+import os, subprocess, sys
+from pathlib import Path
+
+os.environ['IN_TEST'] = '1' # as under nbdev_test: the sample is the default, and no progress bar is drawn
+os.environ.pop('IMAGENETTE', None)
+
+import pytest
+import torch
+from imagenette_course.dataset import make_sample
+
+ROOT = Path(__file__).parent.parent
+
+def pytest_collection_modifyitems(items):
+    for o in items:
+        if 'gpu' in o.keywords and not torch.cuda.is_available(): o.add_marker(pytest.mark.skip(reason='no CUDA device'))
+        if 'real' in o.keywords and not os.getenv('IMAGENETTE_REAL'):
+            o.add_marker(pytest.mark.skip(reason='IMAGENETTE_REAL names no folder of photographs'))
+
+@pytest.fixture(scope='session')
+def sample(): return make_sample()
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+    "A sample of 4 training and 2 validation images a class; never changed by a test."
+    return make_sample(tmp_path_factory.mktemp('data')/'tiny', 4, 2, seed=1)
+
+@pytest.fixture
+def own(tmp_path):
+    "A tiny sample that a test may damage."
+    return make_sample(tmp_path/'own', 3, 1, seed=2)
+
+@pytest.fixture(scope='session')
+def photos(): return Path(os.environ['IMAGENETTE_REAL'])
+
+def command(*args, env=None, **kwargs):
+    "Runs `imagenette_train` as a user would, and gives back the finished process."
+    program = Path(sys.executable).with_name('imagenette_train')
+    return subprocess.run([program, *map(str, args)], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, **(env or {})}, **kwargs)

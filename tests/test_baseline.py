@@ -1,0 +1,146 @@
+"Runs and their records, repeatability, comparison, the confusion matrix."
+import statistics
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from fastai.vision.all import CrossEntropyLossFlat, Learner, L, xresnet18, xresnet50
+from hypothesis import given, settings, strategies as st
+from torch import nn
+
+from imagenette_course import baseline
+from imagenette_course.baseline import *
+from imagenette_course.dataset import get_dls
+
+class Pool(nn.Sequential):
+    "A network of milliseconds: mean colour, and one linear layer."
+    def __init__(self, n_out): super().__init__(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, n_out))
+
+@pytest.fixture(scope='module')
+def dls(tiny): return get_dls(tiny, 8, 32, workers=0)
+
+def test_recipe(sample, tmp_path, monkeypatch):
+    assert recipe(sample) == dict(arch=xresnet18, size=64, bs=16, epochs=5, lr=3e-3)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert recipe(tmp_path) == dict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert recipe(tmp_path) == dict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3) # the book's
+
+def test_learner(dls):
+    learn = get_learner(dls, xresnet18)
+    assert learn.model[-1].out_features == 10 and learn.seed == 42
+    assert isinstance(learn.loss_func, CrossEntropyLossFlat) and learn.metrics[0].name == 'accuracy'
+
+def test_learner_arguments(dls):
+    loss, opt = nn.MultiMarginLoss(), object()
+    learn = get_learner(dls, Pool, loss_func=loss, opt_func=opt)
+    assert learn.loss_func is loss and learn.opt_func is opt
+    with pytest.raises(ValueError, match='seed=-1'): get_learner(dls, Pool, seed=-1)
+
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**32-1))
+def test_the_seed_decides_the_weights(dls, seed):
+    weights = lambda s: nn.utils.parameters_to_vector(get_learner(dls, Pool, seed=s).model.parameters())
+    assert torch.equal(weights(seed), weights(seed)) and not torch.equal(weights(seed), weights((seed+1) % 2**32))
+
+def test_record(dls):
+    run = fit(get_learner(dls, Pool, seed=3), 2, 1e-2, name='pool')
+    assert [o['epoch'] for o in run.history] == [1, 2]
+    assert set(run.history[0]) == {'epoch', 'train_loss', 'valid_loss', 'accuracy', 'seconds'}
+    assert (run.name, run.epochs, run.lr, run.seed) == ('pool', 2, 1e-2, 3)
+    assert 0 < run.history[0]['seconds'] < run.history[1]['seconds'] == run.seconds
+    assert set(run.versions) == {'python', 'imagenette_course', 'fastai', 'torch', 'torchvision'}
+    assert 'pool: accuracy' in repr(run) and fit(get_learner(dls, Pool), 1, 1e-2).name == 'Pool'
+
+def test_record_against_an_independent_count(dls):
+    learn = get_learner(dls, Pool)
+    run = fit(learn, 1, 1e-2)
+    with torch.no_grad(): logits,y = (torch.cat(o).as_subclass(torch.Tensor) for o in zip(*[(learn.model(x), y) for x,y in dls.valid]))
+    assert run.accuracy == pytest.approx((logits.argmax(1) == y).float().mean().item(), abs=1e-6)
+    assert run.history[-1]['valid_loss'] == pytest.approx(F.cross_entropy(logits, y).item(), abs=1e-5)
+    cm = confusion(learn)
+    ref = np.zeros((10, 10), int)
+    for t,p in zip(y, logits.argmax(1)): ref[t,p] += 1
+    assert (cm == ref).all()
+
+def test_a_run_repeats_whatever_went_before(dls):
+    def losses(seed):
+        torch.rand(7); np.random.rand(3); list(dls.train) # other uses of the random generators and the loader
+        return [o['train_loss'] for o in fit(get_learner(dls, Pool, seed=seed), 2, 1e-2).history]
+    assert losses(1) == losses(1) != losses(2)
+
+def test_a_learner_made_elsewhere_has_no_seed(dls):
+    learn = Learner(dls, Pool(10), loss_func=CrossEntropyLossFlat(), metrics=get_learner(dls, Pool).metrics)
+    assert fit(learn, 1, 1e-2).seed is None
+
+def test_callbacks_of_a_run_end_with_it(dls):
+    learn = get_learner(dls, Pool)
+    before = [type(o) for o in learn.cbs]
+    fit(learn, 1, 1e-2)
+    assert sorted(map(str, before)) == sorted(str(type(o)) for o in learn.cbs)
+
+def test_one_line_an_epoch(dls, capsys):
+    fit(get_learner(dls, Pool), 2, 1e-2)
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 2 and out[0].startswith('epoch 1/2  train_loss ') and 'accuracy' in out[1]
+
+@pytest.mark.parametrize('args,words', [((0, 1e-3), 'epochs=0'), ((1.5, 1e-3), 'epochs=1.5'), ((1, 0), 'lr=0'), ((1, -1e-3), 'lr=-0.001'),
+                                        ((1, float('nan')), 'lr=nan'), ((1, float('inf')), 'lr=inf'), ((1, 11.), 'lr=11.0')])
+def test_fit_arguments(dls, args, words):
+    with pytest.raises(ValueError, match=words): fit(get_learner(dls, Pool), *args)
+
+def made_up(name, acc, seconds=1.): return Run(name, 1, 1e-3, 0, 'none', history=[dict(epoch=1, train_loss=1., valid_loss=1., accuracy=acc, seconds=seconds)])
+
+@settings(max_examples=50, deadline=None)
+@given(accs=st.lists(st.floats(0, 1), min_size=2, max_size=8))
+def test_compare_against_the_statistics_module(accs):
+    row = compare([made_up('a', o, i) for i,o in enumerate(accs)]).loc['a']
+    assert row['runs'] == len(accs)
+    assert row['accuracy %'] == pytest.approx(100*statistics.mean(accs), abs=.051)
+    assert row['std'] == pytest.approx(100*statistics.stdev(accs), abs=.051)
+    assert row['lowest'] == pytest.approx(100*min(accs), abs=.051) and row['highest'] == pytest.approx(100*max(accs), abs=.051)
+
+def test_compare_keeps_names_in_order():
+    assert compare([made_up(o, .5) for o in 'bab']).index.tolist() == ['b', 'a']
+    assert compare([made_up('a', .5)])['std'].isna().all() # one run has no spread
+
+def test_compare_refuses():
+    with pytest.raises(ValueError, match='nothing to compare'): compare([])
+    with pytest.raises(ValueError, match="'a' has no finished epoch"): compare([Run('a', 1, 1e-3, 0, 'none')])
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 30))
+def test_history_figure(n):
+    run = made_up('a', .5)
+    run.history = [dict(run.history[0], epoch=i+1, accuracy=i/n) for i in range(n)]
+    fig = plot_history(run)
+    assert len(fig.axes) == 2 and f'{(n-1)/n:.1%} after {n} epochs' == fig.axes[1].get_title()
+    assert fig.axes[1].lines[0].get_ydata().tolist() == pytest.approx([100*i/n for i in range(n)])
+    baseline.plt.close(fig)
+
+def test_confusion_figure():
+    names = list('abc')
+    assert plot_confusion(np.eye(3, dtype=int), names).axes[0].get_title() == 'No mistakes'
+    cm = np.array([[5,0,0],[0,3,2],[1,0,4]])
+    assert plot_confusion(cm, names).axes[0].get_title() == 'Most frequent mistake: 2 of 5, b taken for c'
+    plot_confusion(np.zeros((3,3), int), names) # a class without images divides by nothing
+    baseline.plt.close('all')
+
+@pytest.mark.slow
+def test_the_sample_teaches(sample):
+    "Hard enough that a better method can win, easy enough to be learned in a minute."
+    r = recipe(sample)
+    run = fit(get_learner(get_dls(sample, r.bs, r.size), r.arch), r.epochs, r.lr)
+    assert .75 <= run.accuracy <= .97
+    assert run.history[0]['accuracy'] < run.accuracy
+
+@pytest.mark.gpu
+def test_training_on_the_gpu(sample):
+    r = recipe(sample)
+    learn = get_learner(get_dls(sample, r.bs, r.size), r.arch)
+    run = fit(learn, r.epochs, r.lr)
+    assert next(learn.model.parameters()).is_cuda and run.device == torch.cuda.get_device_name()
+    assert .75 <= run.accuracy <= .97
+    cm = confusion(learn)
+    assert cm.trace()/cm.sum() == pytest.approx(run.accuracy, abs=.01)

@@ -1,0 +1,388 @@
+"The sample, the loader, and every way in which a dataset can be bad."
+import errno, random, subprocess, sys, tarfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.vision.all import URLs, imagenet_stats, set_seed
+from hypothesis import given, settings, strategies as st
+from PIL import Image
+from torchvision.transforms.v2 import functional as TF
+
+from imagenette_course import dataset
+from imagenette_course.dataset import *
+from imagenette_course.drawings import SCENES, draw_scene
+
+# ---- the drawings and the sample
+
+def test_classes_are_sorted_and_match_the_drawings():
+    assert list(CLASSES) == sorted(CLASSES)
+    assert list(CLASSES.values()) == list(SCENES)
+
+@pytest.mark.parametrize('kind', list(SCENES))
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32-1))
+def test_every_drawing_is_a_picture(kind, seed):
+    im = draw_scene(kind, random.Random(seed))
+    assert im.mode in ('RGB', 'L') and min(im.size) >= 100 and max(im.size) <= 800
+    assert np.asarray(im.convert('L')).std() > 3 # something is on it
+    assert draw_scene(kind, random.Random(seed)).tobytes() == im.tobytes()
+
+def test_drawing_uses_no_other_randomness():
+    pics = []
+    for s in (1, 2):
+        random.seed(s); np.random.seed(s); torch.manual_seed(s)
+        pics.append(draw_scene('church', random.Random(7)).tobytes())
+    assert pics[0] == pics[1]
+
+def test_unknown_kind(): 
+    with pytest.raises(ValueError, match='zebra.*church'): draw_scene('zebra', random.Random(0))
+
+def test_sample_has_the_published_layout(sample):
+    n = Counter(o.relative_to(sample).parts[:2] for o in image_files(sample))
+    assert n == {(part,c): k for part,k in (('train', dataset.N_TRAIN), ('val', dataset.N_VAL)) for c in CLASSES}
+    assert check_images(sample) == {}
+
+def test_sample_varies(sample):
+    ims = [Image.open(o) for o in image_files(sample)]
+    ratios = {round(im.width/im.height, 1) for im in ims}
+    assert len(ratios) >= 4 and len({im.size for im in ims}) > 50
+    assert .02 < np.mean([im.mode == 'L' for im in ims]) < .12
+    assert {im.format for im in ims} == {'JPEG'}
+
+def test_sample_is_the_same_for_a_seed(tmp_path):
+    a,b,c = (make_sample(tmp_path/n, 2, 1, seed=s) for n,s in (('a',5), ('b',5), ('c',6)))
+    content = lambda p: {o.relative_to(p).as_posix(): o.read_bytes() for o in p.rglob('*') if o.is_file() and o.name != 'sample.json'}
+    assert content(a) == content(b)
+    assert content(a).keys() == content(c).keys() and not any(content(a)[k] == content(c)[k] for k in content(a) if k.endswith('JPEG'))
+
+def test_a_larger_sample_contains_the_smaller(tmp_path):
+    a,b = make_sample(tmp_path/'a', 1, 1), make_sample(tmp_path/'b', 2, 1)
+    for o in image_files(a): assert o.read_bytes() == (b/o.relative_to(a)).read_bytes()
+
+def test_no_picture_is_in_both_parts(sample):
+    hashes = {part: {o.read_bytes() for o in image_files(sample) if o.parts[-3] == part} for part in ('train', 'val')}
+    assert not hashes['train'] & hashes['val']
+
+def test_two_processes_at_once(tmp_path):
+    code = f"from imagenette_course.dataset import make_sample; print(make_sample({str(tmp_path/'both')!r}, 3, 1))"
+    procs = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outs = [p.communicate(timeout=300) for p in procs]
+    assert [p.returncode for p in procs] == [0, 0], outs
+    assert len(image_files(tmp_path/'both')) == 40 and check_images(tmp_path/'both') == {}
+    assert [o.name for o in tmp_path.iterdir()] == ['both']
+
+def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path, monkeypatch):
+    fill = dataset._fill_sample
+    def fill_and_lose(folder, key):
+        fill(folder, key)
+        monkeypatch.setattr(dataset, '_fill_sample', fill)
+        make_sample(tmp_path/'a', 1, 1)
+    monkeypatch.setattr(dataset, '_fill_sample', fill_and_lose)
+    assert make_sample(tmp_path/'a', 1, 1) == tmp_path/'a'
+    assert [o.name for o in tmp_path.iterdir()] == ['a']
+
+def test_an_interrupted_sample_leaves_nothing(tmp_path, monkeypatch):
+    calls = iter(range(100))
+    def stop(*args):
+        if next(calls) == 5: raise KeyboardInterrupt
+        return Image.new('RGB', (128, 128))
+    monkeypatch.setattr(dataset, 'draw_scene', stop)
+    with pytest.raises(KeyboardInterrupt): make_sample(tmp_path/'a', 2, 1)
+    assert list(tmp_path.iterdir()) == []
+
+def test_no_room_for_the_sample(tmp_path, monkeypatch):
+    def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(Image.Image, 'save', full)
+    with pytest.raises(OSError, match='No space left on device.*free some space'): make_sample(tmp_path/'a', 1, 1)
+    assert list(tmp_path.iterdir()) == []
+
+@pytest.mark.parametrize('args', [dict(n_train=0), dict(n_val=-1), dict(n_train=1.5), dict(seed=-1), dict(seed=2**32), dict(n_val=True)])
+def test_sample_arguments(tmp_path, args):
+    with pytest.raises(ValueError, match=next(iter(args))): make_sample(tmp_path/'a', **args)
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path):
+    (tmp_path/'note.txt').write_text('mine')
+    with pytest.raises(ValueError, match='is not this sample'): make_sample(tmp_path, 1, 1)
+    assert [o.name for o in tmp_path.iterdir()] == ['note.txt']
+
+def test_the_other_sample_is_not_taken_for_this_one(tmp_path):
+    make_sample(tmp_path/'a', 1, 1)
+    with pytest.raises(ValueError, match='is not this sample'): make_sample(tmp_path/'a', 2, 1)
+
+# ---- wrong labels
+
+@settings(max_examples=50, deadline=None)
+@given(labels=st.lists(st.sampled_from(list(CLASSES)), max_size=200), pct=st.sampled_from(dataset.NOISE), seed=st.integers(0, 10**6))
+def test_wrong_labels(labels, pct, seed):
+    wrong = wrong_labels(labels, pct, random.Random(seed))
+    assert len(wrong) == len(labels) and set(wrong) <= set(CLASSES)
+    assert sum(a != b for a,b in zip(labels, wrong)) == round(len(labels)*pct/100)
+
+def test_wrong_labels_reach_every_other_class():
+    wrong = wrong_labels(['n03028079']*1000, 50, random.Random(0))
+    assert set(wrong) == set(CLASSES)
+
+@pytest.mark.parametrize('pct', dataset.NOISE)
+def test_noise_in_the_loader(sample, pct):
+    dls = get_dls(sample, 8, 64, noise=pct, workers=0)
+    share = lambda ds: np.mean([ds.vocab[y] != CLASSES[o.parent.name] for o,y in zip(ds.items, ds.tls[1])])
+    assert share(dls.train_ds) == pct/100 and share(dls.valid_ds) == 0
+
+@pytest.mark.parametrize('bad', [2, -1, '5', 100])
+def test_unknown_noise(tiny, bad):
+    with pytest.raises(ValueError, match='noise=.*0, 1, 5, 25, 50'): get_dls(tiny, 8, 64, noise=bad)
+
+def test_noise_without_its_table(own):
+    (own/'noisy_imagenette.csv').unlink()
+    with pytest.raises(FileNotFoundError, match='noisy_imagenette.csv'): get_dls(own, 8, 64, noise=5)
+
+def test_noise_with_a_table_of_another_set(own):
+    df = pd.read_csv(own/'noisy_imagenette.csv')
+    df[1:].to_csv(own/'noisy_imagenette.csv', index=False)
+    with pytest.raises(ValueError, match=f'no row for {df.path[0]}'): get_dls(own, 8, 64, noise=5)
+
+# ---- finding the data
+
+def test_the_sample_is_the_default_under_test(sample, capsys):
+    assert imagenette() == sample
+    assert capsys.readouterr().out.startswith('Drawn sample: 800 training and 300 validation images in 10 classes')
+
+def test_environment_variable(tiny, monkeypatch, capsys):
+    monkeypatch.setenv('IMAGENETTE', str(tiny))
+    assert imagenette() == tiny
+    assert imagenette('sample') != tiny
+    assert '40 training and 20 validation' in capsys.readouterr().out
+
+def test_unknown_data():
+    with pytest.raises(FileNotFoundError, match="data='imagenete'.*'sample', '160', '320', 'full'"): imagenette('imagenete')
+
+def test_one_line_messages(own):
+    for f in (lambda: imagenette('nowhere'), lambda: check_folder(own/'train'), lambda: get_dls(own, 0), lambda: dataset._download('160')):
+        try: f()
+        except (ValueError, OSError) as e: assert '\n' not in str(e)
+
+def test_not_a_dataset(own, tmp_path):
+    with pytest.raises(FileNotFoundError, match='is not a folder'): check_folder(tmp_path/'nowhere')
+    with pytest.raises(FileNotFoundError, match='is not a folder'): check_folder(own/'noisy_imagenette.csv')
+    with pytest.raises(FileNotFoundError, match='has no folder train/'): check_folder(own/'train')
+    (own/'val').rename(own/'test')
+    with pytest.raises(FileNotFoundError, match='has no folder val/'): get_dls(own, 8, 64)
+
+def test_no_images(tmp_path):
+    for part in ('train', 'val'): (tmp_path/part/'n03028079').mkdir(parents=True)
+    with pytest.raises(ValueError, match='holds no images'): check_folder(tmp_path)
+
+@pytest.mark.parametrize('part,other', [('val','train'), ('train','val')])
+def test_missing_class(own, part, other):
+    for o in (own/part/'n03028079').iterdir(): o.unlink()
+    with pytest.raises(ValueError, match=f'{part} has no images of n03028079, which {other}/ has'): imagenette(own)
+
+# ---- downloads, from an archive on this disk
+
+@pytest.fixture
+def archive(tmp_path, tiny, monkeypatch):
+    "Makes '160' mean a small archive on this disk, downloaded into folders of this test."
+    cfg = {k: tmp_path/k for k in ('archive', 'data')}
+    with tarfile.open(tmp_path/'imagenette2-160.tgz', 'w:gz') as t:
+        t.add(tiny, 'imagenette2-160', filter=lambda o: None if o.name.endswith('sample.json') else o)
+    monkeypatch.setattr(URLs, 'IMAGENETTE_160', (tmp_path/'imagenette2-160.tgz').as_uri())
+    monkeypatch.setattr(dataset, 'N_IMAGES', dict(train=40, val=20))
+    monkeypatch.setattr(dataset, 'fastai_path', lambda k: cfg[k])
+    untar = dataset.untar_data
+    monkeypatch.setattr(dataset, 'untar_data', lambda url: untar(url, archive=cfg['archive'], data=cfg['data'], base=tmp_path))
+    return tmp_path/'data'/'imagenette2-160'
+
+def test_download(archive, capsys):
+    assert imagenette('160') == archive
+    assert capsys.readouterr().out.startswith('Imagenette: 40 training and 20 validation')
+    assert check_folder(archive) == dict(train=40, val=20)
+
+def test_a_partial_folder_is_not_taken_for_a_whole_one(archive, capsys):
+    imagenette('160')
+    for o in image_files(archive)[:7]: o.unlink()
+    imagenette('160')
+    assert 'not complete' in capsys.readouterr().out
+    assert check_folder(archive) == dict(train=40, val=20)
+    assert [o.name for o in archive.parent.iterdir()] == [archive.name]
+
+def test_a_failed_repair_gives_the_folder_back(archive, tmp_path):
+    imagenette('160')
+    for o in image_files(archive)[:7]: o.unlink()
+    for o in (tmp_path/'archive').iterdir(): o.unlink()
+    (tmp_path/'imagenette2-160.tgz').unlink()
+    with pytest.raises(OSError, match='Three ways out'): imagenette('160')
+    assert len(image_files(archive)) == 53
+
+def test_a_damaged_archive(archive, tmp_path):
+    whole = (tmp_path/'imagenette2-160.tgz').read_bytes()
+    (tmp_path/'imagenette2-160.tgz').write_bytes(whole[:len(whole)//2])
+    with pytest.raises(OSError, match='could not be downloaded and unpacked'): imagenette('160')
+    assert not archive.exists()
+
+def test_an_archive_of_something_else(archive, monkeypatch):
+    monkeypatch.setattr(dataset, 'N_IMAGES', dict(train=41, val=20))
+    with pytest.raises(OSError, match=r'is not whole \(60 images\)'): imagenette('160')
+
+def test_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, 'fastai_path', lambda k: tmp_path/k)
+    monkeypatch.setattr(URLs, 'IMAGENETTE_160', 'http://127.0.0.1:9/imagenette2-160.tgz') # nothing listens there
+    untar = dataset.untar_data
+    monkeypatch.setattr(dataset, 'untar_data', lambda url: untar(url, archive=tmp_path/'archive', data=tmp_path/'data', base=tmp_path))
+    with pytest.raises(OSError, match="refused.*Three ways out: data='sample'.*IMAGENETTE.*by hand") as e: imagenette('160')
+    assert '\n' not in str(e.value)
+
+# ---- bad files
+
+def test_check_images_names_every_fault(own):
+    church = own/'train/n03028079'
+    files = sorted(church.iterdir())
+    whole = files[0].read_bytes()
+    files[0].write_bytes(whole[:len(whole)//2]); files[1].write_bytes(b''); files[2].write_text('<html>')
+    (own/'val/stray.JPEG').write_bytes(whole); (own/'val/n03028079/deep').mkdir(); (own/'val/n03028079/deep/a.JPEG').write_bytes(whole)
+    (church/'.DS_Store').write_text('x'); (church/'notes.txt').write_text('x')
+    bad = {o.relative_to(own).as_posix(): why for o,why in check_images(own).items()}
+    f = [o.relative_to(own).as_posix() for o in files]
+    assert bad.pop(f[0]).startswith('damaged (')
+    assert bad == {f[1]: 'empty', f[2]: 'not an image', 'val/stray.JPEG': 'in no class folder', 'val/n03028079/deep/a.JPEG': 'in no class folder',
+                   'train/n03028079/notes.txt': 'not an image'}
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_loader_names_an_unreadable_image(own, workers):
+    bad = image_files(own)[4]
+    bad.write_bytes(bad.read_bytes()[:300])
+    with pytest.raises(ValueError, match=f'{bad.name} is not a readable image'):
+        for _ in get_dls(own, 30, 32, workers=workers).train: pass
+
+# ---- subset
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 4), seed=st.integers(0, 2**32-1))
+def test_subset_is_balanced_and_repeats(tiny, n, seed):
+    files = subset(tiny, n, seed)
+    assert Counter(o.parts[-2] for o in files if o.parts[-3] == 'train') == {c: n for c in CLASSES}
+    assert {o for o in files if o.parts[-3] == 'val'} == {o for o in image_files(tiny) if o.parts[-3] == 'val'}
+    assert len(set(files)) == len(files) and files == subset(tiny, n, seed)
+
+def test_subset_differs_by_seed(sample): assert set(subset(sample, 5, 1)) != set(subset(sample, 5, 2))
+
+@pytest.mark.parametrize('n,words', [(0, 'n=0'), (5, 'has only 4 images'), (2.5, 'n=2.5')])
+def test_subset_arguments(tiny, n, words):
+    with pytest.raises(ValueError, match=words): subset(tiny, n)
+
+# ---- the loader
+
+def test_published_split(sample):
+    dls = get_dls(sample, 16, 64)
+    train,valid = set(dls.train_ds.items), set(dls.valid_ds.items)
+    assert not train & valid and len(train) == 800 and len(valid) == 300
+    assert {o.parts[-3] for o in train} == {'train'} and {o.parts[-3] for o in valid} == {'val'}
+
+def test_labels_are_the_folders_in_synset_order(sample):
+    dls = get_dls(sample, 16, 64, workers=0)
+    assert list(dls.vocab) == list(CLASSES.values())
+    y = torch.cat([y for _,y in dls.valid])
+    assert [dls.vocab[i] for i in y] == [CLASSES[o.parent.name] for o in dls.valid_ds.items]
+
+def test_a_subset_keeps_the_class_numbers(sample):
+    files = [o for o in image_files(sample) if o.parent.name in ('n03888257', 'n03028079')]
+    dls = get_dls(sample, 4, 64, files=files, workers=0)
+    assert dls.c == 10 and set(torch.cat([y for _,y in dls.valid]).tolist()) == {4, 9}
+
+def test_other_classes_keep_their_folder_names(own):
+    for part in ('train', 'val'): (own/part/'n03028079').rename(own/part/'barn')
+    assert get_dls(own, 8, 32, workers=0).vocab[0] == 'barn'
+
+@settings(max_examples=8, deadline=None)
+@given(bs=st.integers(1, 9), size=st.integers(8, 80))
+def test_batches(tiny, bs, size):
+    dls = get_dls(tiny, bs, size, workers=0)
+    x,y = dls.train.one_batch()
+    assert x.shape == (bs, 3, size, size) and x.dtype == torch.float32 and y.shape == (bs,) and y.dtype == torch.int64
+    assert sum(len(y) for _,y in dls.valid) == 20
+
+def test_grey_becomes_rgb(own):
+    for o in image_files(own): Image.open(o).convert('L').save(o)
+    x,_ = get_dls(own, 8, 64, stats=None, workers=0).valid.one_batch()
+    assert x.shape[1] == 3 and torch.equal(x[:,0], x[:,1]) and torch.equal(x[:,1], x[:,2])
+
+@pytest.mark.parametrize('mode', ['CMYK', 'RGBA', 'P', 'I;16'])
+def test_every_kind_of_file_becomes_rgb(own, mode):
+    f = image_files(own)[0]
+    im = Image.open(f).convert('L').convert('I;16') if mode == 'I;16' else Image.open(f).convert('RGB').convert(mode)
+    im.save(f, format='TIFF' if mode in ('CMYK', 'I;16') else 'PNG')
+    assert np.array(NamedImage.create(f)).shape == (im.height, im.width, 3)
+
+def test_validation_is_the_centre_against_torchvision(tiny):
+    "Presized to 128 and cropped to 64, as an independent library does it."
+    dls = get_dls(tiny, 8, 64, stats=None, workers=0)
+    x = torch.cat([x for x,_ in dls.valid])
+    for o,f in zip(x, dls.valid_ds.items):
+        im = Image.open(f).convert('RGB')
+        ref = TF.pil_to_tensor(TF.resize(TF.center_crop(im, min(im.size)), 64, antialias=True)).float()/255
+        assert (TF.gaussian_blur(o, 9, 3.) - TF.gaussian_blur(ref, 9, 3.)).abs().mean() < .03
+
+def test_normalization(tiny):
+    plain,norm = (torch.cat([x for x,_ in get_dls(tiny, 8, 64, stats=stats, workers=0).valid]) for stats in (None, imagenet_stats))
+    mean,std = (torch.tensor(o)[:,None,None] for o in imagenet_stats)
+    assert plain.min() >= 0 and plain.max() <= 1
+    torch.testing.assert_close(torch.Tensor(norm), torch.Tensor((plain - mean)/std), atol=1e-5, rtol=1e-4)
+
+def test_validation_has_no_chance_and_training_has(tiny):
+    dls = get_dls(tiny, 8, 64, workers=0)
+    a,b = (torch.cat([x for x,_ in dls.valid]) for _ in range(2))
+    assert torch.equal(a, b)
+    a,b = (dls.train.one_batch()[0] for _ in range(2))
+    assert not torch.equal(a, b)
+
+def test_the_same_seed_gives_the_same_batches(tiny):
+    def batches(workers):
+        dls = get_dls(tiny, 8, 32, workers=workers)
+        set_seed(3); dls.train.rng.seed(3)
+        return torch.cat([x for x,_ in dls.train])
+    assert torch.equal(batches(0), batches(0)) and torch.equal(batches(2), batches(2))
+
+@pytest.mark.parametrize('kwargs,words', [
+    (dict(bs=0), 'bs=0'), (dict(bs=2.5), 'bs=2.5'), (dict(bs=41), 'bs=41: the 40 training images'), (dict(size=7), 'size=7.*between 8 and 2048'),
+    (dict(size=4096), 'size=4096'), (dict(size='64'), "size='64'"), (dict(presize=32), 'presize=32.*64 or more'), (dict(workers=-1), 'workers=-1')])
+def test_loader_arguments(tiny, kwargs, words):
+    with pytest.raises(ValueError, match=words): get_dls(tiny, **{**dict(bs=8, size=64), **kwargs})
+
+@settings(max_examples=200, deadline=None)
+@given(v=st.one_of(st.integers(), st.floats(), st.booleans(), st.text(max_size=3), st.none()))
+def test_check_range(v):
+    whole = isinstance(v, int) and not isinstance(v, bool)
+    number = whole or isinstance(v, float)
+    for kind,ok in ((int, whole and 1 <= v <= 9), (float, number and 1 <= v <= 9)):
+        if ok: assert check_range('v', v, 1, 9, kind) == v
+        else:
+            with pytest.raises(ValueError, match='v=.*between 1 and 9'): check_range('v', v, 1, 9, kind)
+
+# ---- photographs
+
+@pytest.mark.real
+def test_the_photographs(photos, capsys):
+    assert imagenette(photos) == photos
+    assert capsys.readouterr().out.startswith('Imagenette: 9,469 training and 3,925 validation images in 10 classes')
+
+@pytest.mark.real
+def test_every_photograph_can_be_read(photos): assert check_images(photos) == {}
+
+@pytest.mark.real
+@pytest.mark.parametrize('pct', dataset.NOISE)
+def test_wrong_labels_of_the_photographs(photos, pct):
+    dls = get_dls(photos, 64, 64, noise=pct, workers=0)
+    wrong = np.mean([dls.vocab[y] != CLASSES[o.parent.name] for o,y in zip(dls.train_ds.items, dls.train_ds.tls[1])])
+    assert abs(wrong - pct/100) < 1e-3
+
+@pytest.mark.gpu
+def test_batches_on_the_gpu(tiny):
+    dls = get_dls(tiny, 8, 64)
+    x,y = dls.train.one_batch()
+    assert x.device.type == y.device.type == 'cuda' and x.shape == (8, 3, 64, 64)
+    cpu = get_dls(tiny, 20, 64, workers=0); cpu.to('cpu')
+    gpu = get_dls(tiny, 20, 64, workers=0)
+    torch.testing.assert_close(torch.Tensor(gpu.valid.one_batch()[0].cpu()), torch.Tensor(cpu.valid.one_batch()[0]), atol=2e-2, rtol=1e-2)

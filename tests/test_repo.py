@@ -1,0 +1,81 @@
+"What holds for the whole tree: exports, notebooks, README, imports, and nothing that must not be committed."
+import ast, json, os, re, subprocess, sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+NBS = sorted(o for o in (ROOT/'nbs').glob('*.ipynb'))
+CHAPTERS = ['drawings', 'dataset', 'baseline', 'train'] # a module may import those before it, never one after it
+NBDEV2 = version('nbdev').startswith('2.') if 'nbdev' in {o.name for o in __import__('importlib.metadata').metadata.distributions()} else False
+
+def cells(nb, kind): return [''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == kind]
+def outputs(nb): return [o for c in json.loads(nb.read_text())['cells'] for o in c.get('outputs', [])]
+
+def test_readme_is_rendered_from_the_index(tmp_path):
+    cmd = [sys.executable, '-m', 'nbconvert', '--config', ROOT/'nbs/readme_config.py', '--FilesWriter.build_directory', tmp_path, ROOT/'nbs/index.ipynb']
+    subprocess.run(cmd, check=True, capture_output=True)
+    assert (tmp_path/'README.md').read_text() == (ROOT/'README.md').read_text(), 'render README.md again, see CONTRIBUTING.md'
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r'\]\(((?!https?:|#)[^)]+)\)', (ROOT/'README.md').read_text())
+    assert links and not [o for o in links if not (ROOT/o).exists()]
+
+@pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
+def test_links_of_the_notebooks_lead_somewhere(nb):
+    links = [l for c in cells(nb, 'markdown') for l in re.findall(r'\]\(((?!https?:|#)[^)]+)\)', c)]
+    assert not [o for o in links if not (nb.parent/o).exists()]
+
+def test_export_is_in_sync(tmp_path):
+    "Exports a copy of the tree and compares the modules; with nbdev 2, which writes the committed ones."
+    if not NBDEV2: pytest.skip('the committed modules are written by nbdev 2')
+    for o in ('settings.ini', 'pyproject.toml', 'setup.py', 'nbs', 'imagenette_course'): subprocess.run(['cp', '-r', ROOT/o, tmp_path], check=True)
+    subprocess.run([Path(sys.executable).with_name('nbdev_export')], cwd=tmp_path, check=True, env={**os.environ, 'IN_TEST': ''} | {'IN_TEST': '0'}, capture_output=True)
+    for o in (ROOT/'imagenette_course').glob('*.py'): assert (tmp_path/'imagenette_course'/o.name).read_text() == o.read_text(), o.name
+
+@pytest.mark.parametrize('nb', [o for o in NBS if o.stem != 'index'], ids=lambda o: o.stem)
+def test_notebooks_hold_clean_outputs(nb):
+    "Executed, without an error, a warning or a path of somebody's machine."
+    text = json.dumps(outputs(nb))
+    assert outputs(nb), 'not executed'
+    assert not [o for o in outputs(nb) if o['output_type'] == 'error' or o.get('name') == 'stderr']
+    assert not re.search(r'Warning|Traceback|/home/|/root/|/tmp/|/Users/|site-packages', text)
+
+@pytest.mark.parametrize('nb', [o for o in NBS if o.stem != 'index'], ids=lambda o: o.stem)
+def test_exported_functions_are_documented(nb):
+    "Each public function and class has a docstring, and each parameter of a function a comment on its own line."
+    for source in cells(nb, 'code'):
+        if not re.match(r'#\|\s*export\b', source): continue
+        lines = source.splitlines()
+        for node in ast.parse(source).body:
+            if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) or node.name.startswith('_'): continue
+            assert ast.get_docstring(node), f'{nb.stem}.{node.name} has no docstring'
+            if isinstance(node, ast.FunctionDef):
+                for a in node.args.args: assert '#' in lines[a.lineno-1], f'{nb.stem}.{node.name}: {a.arg} has no comment'
+
+@pytest.mark.parametrize('module', CHAPTERS)
+def test_imports_follow_the_chapters(module):
+    source = (ROOT/'imagenette_course'/f'{module}.py').read_text()
+    used = set(re.findall(r'imagenette_course\.(\w+)', source))
+    assert used <= set(CHAPTERS[:CHAPTERS.index(module)])
+
+def test_every_module_is_in_the_list():
+    assert {o.stem for o in (ROOT/'imagenette_course').glob('*.py')} - {'__init__', '_modidx', 'all'} == set(CHAPTERS)
+
+def test_import_without_gpu_and_network():
+    "In a process that sees no GPU and may open no socket; nothing is printed and nothing is written."
+    code = ("import socket\ndef no(*a, **k): raise OSError('no network')\nsocket.socket.connect = no\nsocket.create_connection = no\n"
+            "from imagenette_course.all import *\nassert callable(get_dls) and callable(fit) and callable(imagenette_train) and not torch.cuda.is_available()")
+    proc = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={**os.environ, 'CUDA_VISIBLE_DEVICES': ''})
+    assert proc.returncode == 0 and proc.stdout == proc.stderr == '', proc.stderr
+
+def test_version_is_the_same_everywhere():
+    import imagenette_course
+    ini = re.search(r'^version = (.+)$', (ROOT/'settings.ini').read_text(), re.M)[1]
+    assert imagenette_course.__version__ == ini == version('imagenette_course')
+
+def test_nothing_is_tracked_that_must_not_be():
+    files = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert files and not [o for o in files if o.endswith(('.lock', '.JPEG', '.safetensors', '.pkl', '.pth')) or o.startswith('runs/')]
+    assert not [o for o in files if (ROOT/o).exists() and (ROOT/o).stat().st_size > 1.5e6]

@@ -1,0 +1,210 @@
+"The command: its results, its refusals, and what it leaves when it is stopped."
+import json, os, resource, signal, subprocess, sys, time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from fastai.vision.models import xresnet
+from PIL import Image
+from safetensors import safe_open
+
+from conftest import command
+from imagenette_course import train as train_module
+from imagenette_course.dataset import CLASSES, image_files, make_sample
+from imagenette_course.train import *
+
+FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
+RESULT_FILES = {'summary.json', 'history.csv', 'loss.png', 'confusion.png', 'model.safetensors'}
+
+@pytest.fixture(scope='module')
+def result(tiny, tmp_path_factory):
+    "One run of the real command, in a process of its own, as a user has it."
+    out = tmp_path_factory.mktemp('out')/'a'
+    return command('--data', tiny, '--out', out, *FAST, '--epochs', 2), out
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    "Checks that the command, run in this process to be quick, ends with one line and exit status 2."
+    def check(args, *words):
+        monkeypatch.setattr(sys, 'argv', ['imagenette_train', *map(str, args)])
+        with pytest.raises(SystemExit) as e: imagenette_train()
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and err.startswith('imagenette_train: ') and len(err.splitlines()) == 1, err
+        for o in words: assert o in err, err
+    return check
+
+def test_all_results_are_there(result):
+    proc,out = result
+    assert proc.returncode == 0 and proc.stderr == '', proc.stderr
+    assert {o.name for o in out.iterdir()} == RESULT_FILES
+
+def test_terminal_output_is_a_line_an_epoch_and_a_table(result):
+    lines = result[0].stdout.splitlines()
+    assert lines[0].startswith('Drawn sample: 40 training and 20 validation')
+    assert [o.split()[1] for o in lines[1:3]] == ['1/2', '2/2']
+    assert 'accuracy %' in lines[3] and lines[-1].startswith('Written to ') and len(lines) == 7
+
+def test_summary(result, tiny):
+    s = json.loads((result[1]/'summary.json').read_text())
+    assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0
+    assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
+    assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
+                                out=str(result[1]), force=False, skip_bad=False)
+    assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
+
+def test_history(result):
+    df = pd.read_csv(result[1]/'history.csv')
+    assert df.columns.tolist() == ['seed', 'epoch', 'train_loss', 'valid_loss', 'accuracy', 'seconds']
+    assert df.epoch.tolist() == [1, 2] and (df.seed == 42).all()
+
+def test_figures(result):
+    for o in ('loss.png', 'confusion.png'): assert min(Image.open(result[1]/o).size) > 300
+
+def test_weights(result):
+    with safe_open(result[1]/'model.safetensors', 'pt') as f:
+        facts = json.loads(f.metadata()['imagenette_course'])
+        state = {k: f.get_tensor(k) for k in f.keys()}
+    model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes']))
+    model.load_state_dict(state)
+    assert facts['classes'] == list(CLASSES.values()) and facts['size'] == 32
+    assert facts['mean'] == pytest.approx([.485, .456, .406]) and facts['std'] == pytest.approx([.229, .224, .225])
+
+def test_nothing_is_overwritten(result, tiny, refused):
+    _,out = result
+    before = {o.name: o.read_bytes() for o in out.iterdir()}
+    refused(['--data', tiny, '--out', out, *FAST], 'exists already', '--force')
+    assert before == {o.name: o.read_bytes() for o in out.iterdir()}
+
+def test_force_replaces_results_and_nothing_else(tiny, tmp_path):
+    (tmp_path/'summary.json').write_text('old'); (tmp_path/'notes.txt').write_text('mine')
+    train(tiny, out=tmp_path, force=True, epochs=1, size=32, bs=8, workers=0)
+    assert json.loads((tmp_path/'summary.json').read_text())['accuracy'] >= 0
+    assert (tmp_path/'notes.txt').read_text() == 'mine'
+
+def test_a_new_folder_by_default(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    train(tiny, epochs=1, size=32, bs=8, workers=0)
+    [out] = (tmp_path/'runs').iterdir()
+    assert {o.name for o in out.iterdir()} == RESULT_FILES
+
+def test_several_runs(tiny, tmp_path):
+    s = train(tiny, epochs=1, size=32, bs=8, workers=0, runs=2, seed=5, out=tmp_path/'a')
+    assert len(s['accuracies']) == 2 and s['accuracy_std'] is not None
+    assert pd.read_csv(tmp_path/'a/history.csv').seed.tolist() == [5, 6]
+    assert {o.name for o in (tmp_path/'a').glob('model*')} == {'model-seed5.safetensors', 'model-seed6.safetensors'}
+    assert train(tiny, epochs=1, size=32, bs=8, workers=0, seed=6, out=tmp_path/'b')['accuracies'] == s['accuracies'][1:]
+
+def test_subset(tiny, tmp_path):
+    assert train(tiny, epochs=1, size=32, bs=8, workers=0, subset=2, out=tmp_path/'a')['dataset']['train'] == 20
+
+def test_module_can_be_run(tiny, tmp_path):
+    proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', '--help'], capture_output=True, text=True)
+    assert proc.returncode == 0 and '--skip_bad' in proc.stdout and proc.stderr == ''
+
+# ---- bad input
+
+@pytest.mark.parametrize('args,words', [
+    (('--size', 4), '--size=4'), (('--size', 5000), '--size=5000'), (('--bs', 0), '--bs=0'), (('--epochs', 0), '--epochs=0'),
+    (('--lr', 0), '--lr=0'), (('--lr', 'nan'), '--lr=nan'), (('--lr', -1), '--lr=-1'), (('--seed', -1), '--seed=-1'),
+    (('--seed', 2**32), '--seed=4294967296'), (('--runs', 0), '--runs=0'), (('--workers', -1), '--workers=-1'),
+    (('--subset', 0), '--subset=0'), (('--subset', 5), 'has only 4 images'), (('--bs', 41), 'bs=41: the 40 training images'),
+    (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
+    (('--data', 'nowhere'), "'nowhere' is neither")])
+def test_refused_options(tiny, tmp_path, refused, args, words):
+    refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
+    assert list(tmp_path.iterdir()) == []
+
+def test_a_refusal_in_a_process_of_its_own(tmp_path):
+    proc = command('--data', 'nowhere', '--out', tmp_path/'a')
+    assert proc.returncode == 2 and proc.stdout == '' and len(proc.stderr.splitlines()) == 1, proc
+    assert list(tmp_path.iterdir()) == []
+
+def test_a_word_where_a_number_belongs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['imagenette_train', '--epochs', 'five', '--out', str(tmp_path/'a')])
+    with pytest.raises(SystemExit) as e: imagenette_train()
+    assert e.value.code == 2 and "invalid int value: 'five'" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+def test_a_class_is_missing(own, tmp_path, refused):
+    for o in (own/'val/n03028079').iterdir(): o.unlink()
+    refused(['--data', own, '--out', tmp_path/'a', *FAST], 'n03028079')
+
+def test_no_network(tmp_path):
+    "fastai's own folder is moved to an empty one, and the proxy is one where nothing listens."
+    nowhere = 'http://127.0.0.1:9'
+    env = dict(FASTAI_HOME=str(tmp_path/'fastai'), http_proxy=nowhere, https_proxy=nowhere, HTTPS_PROXY=nowhere, HTTP_PROXY=nowhere)
+    proc = command('--data', '160', '--out', tmp_path/'a', env=env)
+    assert proc.returncode == 2 and 'Three ways out' in proc.stderr.splitlines()[-1], proc
+    assert len(proc.stderr.splitlines()) == 1 and not (tmp_path/'a').exists()
+
+def test_out_is_a_file(tiny, tmp_path, refused):
+    (tmp_path/'a').write_text('mine')
+    refused(['--data', tiny, '--out', tmp_path/'a', *FAST], str(tmp_path/'a'))
+    assert (tmp_path/'a').read_text() == 'mine'
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_an_unreadable_image(own, tmp_path, workers, refused):
+    bad = image_files(own)[5]
+    bad.write_bytes(bad.read_bytes()[:300])
+    refused(['--data', own, *FAST, '--bs', 2, '--workers', workers, '--out', tmp_path/'a'], bad.name, '--skip_bad')
+
+def test_skip_bad(own, tmp_path, capsys):
+    bad = image_files(own)[5]
+    bad.write_bytes(bad.read_bytes()[:300])
+    s = train(own, epochs=1, size=32, bs=2, workers=0, skip_bad=True, out=tmp_path/'b')
+    assert f'--skip_bad leaves out 1: {bad.name} (damaged' in capsys.readouterr().out
+    assert s['dataset']['left_out'] == 1 and s['dataset']['train'] + s['dataset']['val'] == 39
+
+def test_the_disk_is_full(tiny, tmp_path):
+    "No file of this process may grow past 1 MB: the weights don't fit, the history does."
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+    proc = command('--data', tiny, '--out', tmp_path/'a', *FAST, preexec_fn=limit)
+    assert proc.returncode == 2 and len(proc.stderr.splitlines()) == 1, proc.stderr
+    assert 'model.safetensors could not be written' in proc.stderr and 'free some space' in proc.stderr
+    assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv'}
+
+def test_write_aside_keeps_the_old_file(tmp_path, monkeypatch):
+    f = tmp_path/'a'
+    write_aside(f, b'old')
+    def full(self, data):
+        open(self, 'wb').write(data[:1])
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(Path, 'write_bytes', full)
+    with pytest.raises(OSError, match='No space left on device.*free some space'): write_aside(f, b'new')
+    assert f.read_bytes() == b'old' and [o.name for o in tmp_path.iterdir()] == ['a']
+
+@pytest.mark.slow
+def test_ctrl_c(tiny, tmp_path):
+    program = Path(sys.executable).with_name('imagenette_train')
+    out = tmp_path/'a'
+    proc = subprocess.Popen([program, '--data', tiny, '--epochs', '500', '--size', '32', '--bs', '8', '--out', out, '--workers', '0'],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'IN_TEST': '1'})
+    for line in proc.stdout:
+        if line.startswith('epoch 2/'): break
+    proc.send_signal(signal.SIGINT)
+    _,err = proc.communicate(timeout=60)
+    assert proc.returncode == 130 and len(err.splitlines()) == 1 and 'partial' in err, err
+    first = (out/'history.csv').read_text().splitlines()[0]
+    assert first.startswith('# partial: ') and first.endswith('of 500 epochs')
+    df = pd.read_csv(out/'history.csv', comment='#')
+    assert len(df) >= 2 and first == f'# partial: {len(df)} of 500 epochs'
+    assert [o.name for o in out.iterdir()] == ['history.csv']
+
+def test_a_mistake_of_ours_is_not_hidden(tiny, tmp_path, monkeypatch):
+    def broken(*args): raise KeyError('a bug')
+    monkeypatch.setattr(train_module, 'train', broken)
+    with pytest.raises(KeyError): imagenette_train(data=str(tiny))
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_photographs(photos, tmp_path):
+    proc = command('--data', photos, '--subset', 10, '--epochs', 1, '--size', 32, '--out', tmp_path/'a')
+    assert proc.returncode == 0, proc.stderr
+    s = json.loads((tmp_path/'a/summary.json').read_text())
+    assert s['dataset']['train'] == 100 and s['dataset']['val'] == 3925 and not s['dataset']['drawn']
+    assert s['accuracy'] > .1
+
+@pytest.mark.gpu
+def test_command_on_the_gpu(sample, tmp_path):
+    s = train('sample', out=tmp_path/'a')
+    assert .75 <= s['accuracy'] <= .97 and s['device'] == torch.cuda.get_device_name()
