@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from time import perf_counter
-from fastai.vision.all import *
 from .dataset import check_range, is_sample, quiet_bars, show_bar
+from fastai.vision.all import *
 
 # %% ../nbs/01_baseline.ipynb #13ee35a1
 def recipe(
@@ -107,15 +107,18 @@ def fit(
     lr:float, # largest learning rate of the one-cycle schedule
     name:str=None, # what is tried here, None: the network's class
     cbs=None, # callbacks for this run alone
+    show:bool=True, # False: print nothing
 ) -> Run: # filled
-    "Trains with fastai's `fit_one_cycle` and records the run. Raises ValueError for a bad number."
+    """Trains with fastai's `fit_one_cycle` and records the run. Shows fastai's progress bar in a notebook and on a
+    terminal, one line an epoch elsewhere. Raises ValueError for a bad number."""
     check_range('epochs', epochs, 1); check_range('lr', lr, 1e-8, 10, float)
     seed = getattr(learn, 'seed', None)
     run = Run(name or type(learn.model).__name__, epochs, lr, seed, device_name(learn.dls.device))
     if seed is not None: _seed_batches(learn)
     with ExitStack() as stack:
-        if not show_bar(): [stack.enter_context(o) for o in (learn.no_bar(), learn.no_logging())]
-        learn.fit_one_cycle(epochs, lr, cbs=L(RecordRun(run)) + L(cbs) + ([] if show_bar() else [PrintLines()]))
+        if not (show and show_bar()): [stack.enter_context(o) for o in (learn.no_bar(), learn.no_logging())]
+        lines = [PrintLines()] if show and not show_bar() else []
+        learn.fit_one_cycle(epochs, lr, cbs=L(RecordRun(run)) + L(cbs) + lines)
     return run
 
 # %% ../nbs/01_baseline.ipynb #d689d9ef

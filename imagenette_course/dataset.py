@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'N_IMAGES', 'sample_files', 'wrong_labels', 'show_bar', 'quiet_bars',
            'in_test', 'check_range', 'make_sample', 'image_files', 'check_folder', 'is_sample', 'imagenette',
-           'check_images', 'subset', 'NamedImage', 'get_dls']
+           'check_images', 'subset', 'NamedImage', 'default_workers', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
 import hashlib, inspect, io, json, os, random, shutil, sys, tempfile
@@ -311,6 +311,11 @@ def _labels(
         return _class_name(label[name])
     return noisy_label
 
+# %% ../nbs/00_dataset.ipynb #addb16d4
+def default_workers() -> int: # 0 on a CPU with one or two cores, otherwise fastai's choice
+    "How many processes should read images on this machine."
+    return 0 if num_cpus() <= 2 and not torch.cuda.is_available() else min(16, num_cpus())
+
 # %% ../nbs/00_dataset.ipynb #68713ee3
 def get_dls(
     path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
@@ -320,14 +325,14 @@ def get_dls(
     presize:int=None, # side of the square before augmentation, pixels; None: twice `size` (the book: 460)
     files:list=None, # images to use, as from `subset`, None: all
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
-    workers:int=None, # processes that read images, None: one for each core, 16 at most
+    workers:int=None, # processes that read images; None: see `default_workers`
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
     """The book's pipeline on the published split: presize, crop, flip, rotate, warp, light, normalize.
     Raises ValueError or FileNotFoundError for what can't work."""
     path = Path(path)
     check_range('bs', bs, 1); check_range('size', size, 8, 2048)
     presize = check_range('presize', 2*size if presize is None else presize, size)
-    if workers is not None: check_range('workers', workers, 0)
+    workers = default_workers() if workers is None else check_range('workers', workers, 0)
     check_folder(path)
     files = L(files) if files is not None else image_files(path)
     dls = _block(path, presize, size, stats, noise).dataloaders(files, bs=bs, num_workers=workers, path=path)

@@ -8,13 +8,13 @@ __all__ = ['RESULTS', 'ARCHS', 'write_aside', 'make_out', 'history_csv', 'WriteH
 
 # %% ../nbs/train.ipynb #eba16fd8
 import io, time
+from .dataset import check_images, check_range, get_dls, image_files, imagenette, is_sample, subset
+from .baseline import (RecordRun, compare, confusion, fit, get_learner, plot_confusion, plot_history,
+                                        recipe, versions)
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
 from fastcore.script import *
 from safetensors.torch import save as safetensors_bytes
-from .dataset import check_images, check_range, get_dls, image_files, imagenette, is_sample, subset
-from .baseline import (RecordRun, compare, confusion, fit, get_learner, plot_confusion, plot_history,
-                                        recipe, versions)
 
 # %% ../nbs/train.ipynb #20d30655
 def write_aside(
@@ -110,7 +110,7 @@ def train(
     lr:float=None, # largest learning rate
     seed:int=42, # of the first run; the others count up from it
     runs:int=1, # runs with different seeds
-    workers:int=None, # processes that read images
+    workers:int=None, # processes that read images, None: what suits the machine
     subset:int=None, # training images a class
     out:str=None, # folder for the results
     force:bool=False, # replace results in `out`
@@ -196,7 +196,7 @@ def imagenette_train(
     lr:float=None, # largest learning rate of the one-cycle schedule
     seed:int=42, # of weights, batches and augmentation
     runs:int=1, # train this often, with seeds counting up
-    workers:int=None, # processes that read images; default: one for each core
+    workers:int=None, # processes that read images; default: what suits the machine
     subset:int=None, # use this many training images a class
     out:str=None, # folder for the results; default: a new one below runs/
     force:store_true=False, # replace results that are in --out already

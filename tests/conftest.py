@@ -10,6 +10,7 @@ import torch
 from imagenette_course.dataset import make_sample
 
 ROOT = Path(__file__).parent.parent
+PROGRAM = Path(sys.executable).with_name('imagenette_train') # the installed command
 
 def pytest_collection_modifyitems(items):
     for o in items:
@@ -35,6 +36,5 @@ def photos(): return Path(os.environ['IMAGENETTE_REAL'])
 
 def command(*args, env=None, **kwargs):
     "Runs `imagenette_train` as a user would, and gives back the finished process."
-    program = Path(sys.executable).with_name('imagenette_train')
-    return subprocess.run([program, *map(str, args)], capture_output=True, text=True, timeout=600,
+    return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=600,
                           env={**os.environ, **(env or {})}, **kwargs)

@@ -85,6 +85,10 @@ def test_one_line_an_epoch(dls, capsys):
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and out[0].startswith('epoch 1/2  train_loss ') and 'accuracy' in out[1]
 
+def test_nothing_is_printed_when_not_asked(dls, capsys):
+    fit(get_learner(dls, Pool), 1, 1e-2, show=False)
+    assert capsys.readouterr().out == ''
+
 @pytest.mark.parametrize('args,words', [((0, 1e-3), 'epochs=0'), ((1.5, 1e-3), 'epochs=1.5'), ((1, 0), 'lr=0'), ((1, -1e-3), 'lr=-0.001'),
                                         ((1, float('nan')), 'lr=nan'), ((1, float('inf')), 'lr=inf'), ((1, 11.), 'lr=11.0')])
 def test_fit_arguments(dls, args, words):

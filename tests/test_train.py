@@ -1,5 +1,5 @@
 "The command: its results, its refusals, and what it leaves when it is stopped."
-import json, os, resource, signal, subprocess, sys, time
+import json, os, resource, runpy, signal, subprocess, sys
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +9,7 @@ from fastai.vision.models import xresnet
 from PIL import Image
 from safetensors import safe_open
 
-from conftest import command
+from conftest import PROGRAM, command
 from imagenette_course import train as train_module
 from imagenette_course.dataset import CLASSES, image_files, make_sample
 from imagenette_course.train import *
@@ -23,12 +23,16 @@ def result(tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp('out')/'a'
     return command('--data', tiny, '--out', out, *FAST, '--epochs', 2), out
 
+def run_here(monkeypatch, *args):
+    "Runs the installed script in this process."
+    monkeypatch.setattr(sys, 'argv', [str(PROGRAM), *map(str, args)])
+    runpy.run_path(str(PROGRAM), run_name='__main__')
+
 @pytest.fixture
 def refused(monkeypatch, capsys):
     "Checks that the command, run in this process to be quick, ends with one line and exit status 2."
     def check(args, *words):
-        monkeypatch.setattr(sys, 'argv', ['imagenette_train', *map(str, args)])
-        with pytest.raises(SystemExit) as e: imagenette_train()
+        with pytest.raises(SystemExit) as e: run_here(monkeypatch, *args)
         err = capsys.readouterr().err
         assert e.value.code == 2 and err.startswith('imagenette_train: ') and len(err.splitlines()) == 1, err
         for o in words: assert o in err, err
@@ -121,8 +125,7 @@ def test_a_refusal_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 def test_a_word_where_a_number_belongs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['imagenette_train', '--epochs', 'five', '--out', str(tmp_path/'a')])
-    with pytest.raises(SystemExit) as e: imagenette_train()
+    with pytest.raises(SystemExit) as e: run_here(monkeypatch, '--epochs', 'five', '--out', tmp_path/'a')
     assert e.value.code == 2 and "invalid int value: 'five'" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 def test_a_class_is_missing(own, tmp_path, refused):
@@ -175,9 +178,8 @@ def test_write_aside_keeps_the_old_file(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_ctrl_c(tiny, tmp_path):
-    program = Path(sys.executable).with_name('imagenette_train')
     out = tmp_path/'a'
-    proc = subprocess.Popen([program, '--data', tiny, '--epochs', '500', '--size', '32', '--bs', '8', '--out', out, '--workers', '0'],
+    proc = subprocess.Popen([PROGRAM, '--data', tiny, '--epochs', '500', '--size', '32', '--bs', '8', '--out', out, '--workers', '0'],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'IN_TEST': '1'})
     for line in proc.stdout:
         if line.startswith('epoch 2/'): break
