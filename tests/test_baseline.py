@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fastai.vision.all import CrossEntropyLossFlat, Learner, L, xresnet18, xresnet50
+from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, L, error_rate, xresnet18, xresnet50
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
@@ -111,7 +111,43 @@ def test_compare_keeps_names_in_order():
 
 def test_compare_refuses():
     with pytest.raises(ValueError, match='nothing to compare'): compare([])
-    with pytest.raises(ValueError, match="'a' has no finished epoch"): compare([Run('a', 1, 1e-3, 0, 'none')])
+    with pytest.raises(ValueError, match="'a' has 0 of 1 epochs"): compare([Run('a', 1, 1e-3, 0, 'none')])
+    for field,value in (('lr', 1e-2), ('device', 'other'), ('settings', dict(bs=2))):
+        other = made_up('a', .5)
+        setattr(other, field, value)
+        with pytest.raises(ValueError, match=f"runs named 'a' differ in {field}"): compare([made_up('a', .5), other])
+    other = made_up('a', .5)
+    other.epochs, other.history = 2, other.history*2
+    with pytest.raises(ValueError, match='differ in epochs'): compare([made_up('a', .5), other])
+
+def test_settings_of_a_run(dls):
+    s = fit(get_learner(dls, Pool), 1, 1e-2).settings
+    assert s == dict(arch='Pool', loss='CrossEntropyLossFlat', opt='Adam', cbs=[], train=40, val=20, **dls.settings)
+
+def test_callbacks_are_settings(dls):
+    class Nothing(Callback): pass
+    assert fit(get_learner(dls, Pool), 1, 1e-2, cbs=Nothing()).settings['cbs'] == ['Nothing']
+    assert fit(get_learner(dls, Pool, cbs=Nothing()), 1, 1e-2).settings['cbs'] == ['Nothing']
+
+def test_a_second_fit_gets_other_batches_and_repeats(dls):
+    def two():
+        learn = get_learner(dls, Pool)
+        seen = []
+        class Watch(Callback):
+            def before_batch(self): seen.append(self.x.sum().item()) if self.training else None
+        for _ in range(2): fit(learn, 1, 1e-2, cbs=Watch())
+        return seen
+    a = two()
+    assert a[:len(a)//2] != a[len(a)//2:] and a == two()
+
+def test_further_metrics(dls):
+    learn = get_learner(dls, Pool, metrics=error_rate)
+    run = fit(learn, 1, 1e-2)
+    assert run.history[0]['accuracy'] + run.history[0]['error_rate'] == pytest.approx(1)
+    with pytest.raises(ValueError, match='needs the metric accuracy'): fit(Learner(dls, Pool(10), loss_func=CrossEntropyLossFlat()), 1, 1e-2)
+
+def test_device_names():
+    assert device_name('cpu').endswith('threads') and device_name(torch.device('mps')).endswith('mps')
 
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 30))
