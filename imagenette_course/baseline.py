@@ -25,6 +25,11 @@ def recipe(
     if torch.cuda.is_available(): return AttrDict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3)
     return AttrDict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
 
+# %% ../nbs/01_baseline.ipynb #b445e6f4
+def _name(o):
+    "The name of a function, of what a `partial` calls, or of an object's class."
+    return getattr(getattr(o, 'func', o), '__name__', None) or type(o).__name__
+
 # %% ../nbs/01_baseline.ipynb #c1fce665
 def get_learner(
     dls:DataLoaders, # as from `get_dls`
@@ -39,7 +44,7 @@ def get_learner(
     set_seed(check_range('seed', seed, 0, 2**32-1))
     learn = Learner(dls, arch(n_out=dls.c), loss_func=ifnone(loss_func, CrossEntropyLossFlat()),
                     metrics=L(accuracy) + L(metrics), cbs=cbs, **kwargs)
-    learn.seed, learn.arch, learn.n_fits = seed, arch.__name__, 0
+    learn.seed, learn.arch, learn.n_fits = seed, _name(arch), 0
     return learn
 
 # %% ../nbs/01_baseline.ipynb #2ceecc7c
@@ -76,7 +81,7 @@ class Run:
     def seconds(self): return self.history[-1]['seconds'] if self.history else 0. # training and validation
     def __repr__(self):
         if not self.history: return f'{self.name}: no epoch finished'
-        return f'{self.name}: accuracy {self.accuracy:.1%} after {len(self.history)} epochs, {self.seconds:.0f} s'
+        return f'{self.name}: accuracy {self.accuracy:.1%} after {len(self.history)} of {self.epochs} epochs, {self.seconds:.0f} s'
 
 # %% ../nbs/01_baseline.ipynb #80710fd3
 class RecordRun(Callback):
@@ -97,8 +102,8 @@ class PrintLines(Callback):
     order = RecordRun.order + 9
     def after_epoch(self):
         row = self.learn.record_run.record.history[-1]
-        text = '  '.join(f'{k} {v:.3f}' for k,v in row.items() if k != 'epoch')
-        print(f"epoch {row['epoch']}/{self.n_epoch}  {text}", flush=True)
+        text = '  '.join(f'{k} {v:.3f}' for k,v in row.items() if k not in ('epoch', 'seconds'))
+        print(f"epoch {row['epoch']}/{self.n_epoch}  {text}  after {row['seconds']:.0f} s", flush=True)
 
 # %% ../nbs/01_baseline.ipynb #0d9dd7c4
 def run_settings(
@@ -106,9 +111,8 @@ def run_settings(
     cbs, # callbacks for this run alone
 ) -> dict: # arch, loss, opt, cbs, train and val (numbers of images), and the settings of `get_dls`
     "What tells a run from another one, beside its seed and its schedule."
-    name = lambda o: getattr(getattr(o, 'func', o), '__name__', None) or type(o).__name__
-    cbs = sorted({name(o) for o in [*learn.cbs, *L(cbs)]} - {name(o()) for o in defaults.callbacks})
-    return dict(arch=getattr(learn, 'arch', name(learn.model)), loss=name(learn.loss_func), opt=name(learn.opt_func),
+    cbs = sorted({_name(o) for o in [*learn.cbs, *L(cbs)]} - {_name(o) for o in defaults.callbacks})
+    return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_name(learn.loss_func), opt=_name(learn.opt_func),
                 cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds), **getattr(learn.dls, 'settings', {}))
 
 # %% ../nbs/01_baseline.ipynb #71aabcce

@@ -346,7 +346,7 @@ def get_dls(
     workers = default_workers() if workers is None else check_range('workers', workers, 0)
     files = _both_parts(path, files)
     dls = _block(path, presize, size, stats, noise).dataloaders(files, bs=bs, num_workers=workers, path=path)
-    if not len(dls.train): raise BadInput(f'bs={bs}: the {len(dls.train_ds)} training images fill no batch')
+    if not len(dls.train): raise BadInput(f'bs={bs}: use the number of training images, {len(dls.train_ds)}, or less')
     dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers)
     return dls
 

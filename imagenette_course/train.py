@@ -52,6 +52,7 @@ def make_out(
         names = (stem if i == 1 else stem.with_name(f'{stem.name}-{i}') for i in itertools.count(1))
         return next(o for o in names if _made(o))
     out = Path(out).expanduser()
+    if out.exists() and not out.is_dir(): raise FileExistsError(f'--out {out} is a file: name a folder')
     if (there := results_in(out)) and not force:
         raise FileExistsError(f'{there[0]} exists already: name another --out, or replace what is there with --force')
     out.mkdir(parents=True, exist_ok=True)
@@ -140,11 +141,20 @@ def train(
     _check_options(o)
     path = imagenette(data)
     r = recipe(path)
-    o.update({k: ifnone(o[k], r[k]) for k in ('size','bs','epochs','lr')}, arch=ifnone(arch, r.arch.__name__))
     files,n_bad = _choose_files(path, o)
+    r.bs = min(r.bs, sum(f.parts[-3] == 'train' for f in files))
+    o.update({k: ifnone(o[k], r[k]) for k in ('size','bs','epochs','lr')}, arch=ifnone(arch, r.arch.__name__))
     dls = get_dls(path, o.bs, o.size, files=files, workers=o.workers)
     o.out = make_out(out, force)
-    return _run_all(o, path, dls, n_bad)
+    try: return _run_all(o, path, dls, n_bad)
+    except KeyboardInterrupt: raise KeyboardInterrupt(_what_is_left(o)) from None
+
+# %% ../nbs/train.ipynb #2c0cbe1d
+def _what_is_left(o):
+    "What a stopped run leaves, in words."
+    file = o.out/'history.csv'
+    n = len(pd.read_csv(file, comment='#')) if file.exists() else 0
+    return f'stopped; {file} holds {n} of {o.epochs*o.runs} epochs, and the run is not complete' if n else 'stopped before an epoch was finished'
 
 # %% ../nbs/train.ipynb #5b23819d
 def _run_all(o, path, dls, n_bad):
@@ -190,7 +200,7 @@ def _summary(o, path, dls, n_bad, done):
 # %% ../nbs/train.ipynb #ee0be20f
 def _write_results(o, path, dls, n_bad, done, cm):
     "Shows the table, writes the summary and the figures."
-    print(compare(done).to_string())
+    print(compare(done).to_string(na_rep='-')) # one run has no spread
     summary = _summary(o, path, dls, n_bad, done)
     write_aside(o.out/'loss.png', _png(plot_history(done[0])))
     write_aside(o.out/'confusion.png', _png(plot_confusion(cm, list(dls.vocab))))
@@ -229,7 +239,7 @@ def imagenette_train(
     "Train an image classifier from scratch. Ends with a table, and a folder of summary, history, figures, weights."
     options = dict(locals())
     try: train(**options)
-    except KeyboardInterrupt: _fail('stopped; finished epochs, if any, are in history.csv, marked as partial', 130)
+    except KeyboardInterrupt as e: _fail(str(e) or 'stopped before training began', 130)
     except torch.OutOfMemoryError: _fail('the GPU has too little memory for this: try a smaller --bs or --size', 2)
     except (BadInput, OSError) as e: _fail(_one_line(e), 2)
 

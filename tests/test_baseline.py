@@ -1,5 +1,6 @@
 "Runs and their records, repeatability, comparison, the confusion matrix."
 import statistics
+from functools import partial
 
 import numpy as np
 import pytest
@@ -123,6 +124,9 @@ def test_compare_refuses():
 def test_settings_of_a_run(dls):
     s = fit(get_learner(dls, Pool), 1, 1e-2).settings
     assert s == dict(arch='Pool', loss='CrossEntropyLossFlat', opt='Adam', cbs=[], train=40, val=20, **dls.settings)
+
+def test_a_partial_as_architecture(dls):
+    assert get_learner(dls, partial(xresnet18, ndim=2)).arch == 'xresnet18'
 
 def test_callbacks_are_settings(dls):
     class Nothing(Callback): pass

@@ -382,7 +382,7 @@ def test_the_loaders_know_their_settings(tiny):
     assert get_dls(tiny, 8, 32, workers=0).settings == dict(bs=8, size=32, stats=imagenet_stats, presize=64, noise=0, workers=0)
 
 @pytest.mark.parametrize('kwargs,words', [
-    (dict(bs=0), 'bs=0'), (dict(bs=2.5), 'bs=2.5'), (dict(bs=41), 'bs=41: the 40 training images'), (dict(size=7), 'size=7.*between 8 and 2048'),
+    (dict(bs=0), 'bs=0'), (dict(bs=2.5), 'bs=2.5'), (dict(bs=41), 'bs=41: use the number of training images, 40'), (dict(size=7), 'size=7.*between 8 and 2048'),
     (dict(size=4096), 'size=4096'), (dict(size='64'), "size='64'"), (dict(presize=32), 'presize=32.*64 or more'), (dict(workers=-1), 'workers=-1')])
 def test_loader_arguments(tiny, kwargs, words):
     with pytest.raises(ValueError, match=words): get_dls(tiny, **{**dict(bs=8, size=64), **kwargs})

@@ -131,7 +131,7 @@ def test_module_can_be_run(tiny, tmp_path):
     (('--size', 4), '--size=4'), (('--size', 5000), '--size=5000'), (('--bs', 1), '--bs=1'), (('--epochs', 0), '--epochs=0'),
     (('--lr', 0), '--lr=0'), (('--lr', 'nan'), '--lr=nan'), (('--lr', -1), '--lr=-1'), (('--seed', -1), '--seed=-1'),
     (('--seed', 2**32), '--seed=4294967296'), (('--runs', 0), '--runs=0'), (('--workers', -1), '--workers=-1'),
-    (('--subset', 0), '--subset=0'), (('--subset', 5), 'has only 4 images'), (('--bs', 41), 'bs=41: the 40 training images'),
+    (('--subset', 0), '--subset=0'), (('--subset', 5), 'has only 4 images'), (('--bs', 41), 'bs=41: use the number of training images, 40'),
     (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
     (('--data', 'nowhere'), "'nowhere' is neither")])
 def test_refused_options(tiny, tmp_path, refused, args, words):
@@ -165,7 +165,7 @@ def test_no_network(tmp_path):
 
 def test_out_is_a_file(tiny, tmp_path, refused):
     (tmp_path/'a').write_text('mine')
-    refused(['--data', tiny, '--out', tmp_path/'a', *FAST], str(tmp_path/'a'))
+    refused(['--data', tiny, '--out', tmp_path/'a', *FAST], 'is a file: name a folder')
     assert (tmp_path/'a').read_text() == 'mine'
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -205,6 +205,15 @@ def test_write_aside_keeps_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='No space left on device.*make room'): write_aside(f, b'new')
     assert f.read_bytes() == b'old' and [o.name for o in tmp_path.iterdir()] == ['a']
 
+def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr(train_module, 'fit', stop)
+    with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
+    assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
+
+def test_the_batch_fits_a_small_set(own, tmp_path):
+    assert train(own, epochs=1, size=32, workers=0, subset=1, out=tmp_path/'a')['options']['bs'] == 10
+
 @pytest.mark.slow
 def test_ctrl_c(tiny, tmp_path):
     out = tmp_path/'a'
@@ -214,7 +223,7 @@ def test_ctrl_c(tiny, tmp_path):
         if line.startswith('epoch 2/'): break
     proc.send_signal(signal.SIGINT)
     _,err = proc.communicate(timeout=60)
-    assert proc.returncode == 130 and len(err.splitlines()) == 1 and 'partial' in err, err
+    assert proc.returncode == 130 and len(err.splitlines()) == 1 and 'history.csv holds ' in err and ' of 500 epochs' in err, err
     first = (out/'history.csv').read_text().splitlines()[0]
     assert first.startswith('# partial: ') and first.endswith('of 500 epochs')
     df = pd.read_csv(out/'history.csv', comment='#')
