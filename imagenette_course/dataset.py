@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'N_IMAGES', 'sample_files', 'wrong_labels', 'BadInput', 'check_range',
-           'show_bar', 'quiet_bars', 'in_test', 'make_sample', 'image_files', 'check_folder', 'is_sample', 'imagenette',
-           'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers', 'get_dls']
+           'check_floats', 'check_labels', 'show_bar', 'quiet_bars', 'in_test', 'make_sample', 'image_files',
+           'check_folder', 'is_sample', 'imagenette', 'check_images', 'subset', 'NamedImage', 'folder_label',
+           'NoisyLabel', 'default_workers', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
 import hashlib, inspect, io, json, os, random, shutil, sys, tempfile
@@ -75,6 +76,35 @@ def check_range(
     if ok and lo <= value < math.inf and (hi is None or value <= hi): return value
     limits = f'of {lo} or more' if hi is None else f'between {lo} and {hi}'
     raise BadInput(f'{name}={value!r}: it must be a {"whole " if kind is int else ""}number {limits}')
+
+# %% ../nbs/00_dataset.ipynb #2fb4481c
+def _kind(x):
+    "What `x` is, for a message."
+    return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
+
+def check_floats(
+    name:str, # of the argument, for the message
+    x:torch.Tensor, # to be checked
+    ndim:int, # how many dimensions it must have
+) -> torch.Tensor: # `x`
+    "`x`; raises BadInput unless it is a tensor of floating-point numbers with `ndim` dimensions."
+    if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim == ndim: return x
+    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor with {ndim} dimensions')
+
+# %% ../nbs/00_dataset.ipynb #f8e4bc83
+def check_labels(
+    name:str, # of the argument, for the message
+    y:torch.Tensor, # to be checked
+    n_classes:int, # number of classes
+) -> torch.Tensor: # `y`
+    """`y`; raises BadInput unless it is int64 of shape (n,). That its values are in 0..n_classes-1 is checked on the
+    CPU only: to look at them on a GPU would make the processor wait for it, and indexing checks them there."""
+    if not (isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 1):
+        raise BadInput(f'{name} is a {_kind(y)}: it must be int64 labels of shape (n,)')
+    if y.device.type == 'cpu' and len(y) and not torch.compiler.is_compiling():
+        for v in (y.min().item(), y.max().item()):
+            if not 0 <= v < n_classes: raise BadInput(f'{name} holds {v}: labels must be between 0 and {n_classes-1}')
+    return y
 
 # %% ../nbs/00_dataset.ipynb #22e221a8
 def show_bar() -> bool: # True in a notebook and on a terminal

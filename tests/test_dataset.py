@@ -1,5 +1,5 @@
 "The sample, the loader, and every way in which a dataset can be bad."
-import errno, random, subprocess, sys, tarfile
+import errno, random, re, subprocess, sys, tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -422,3 +422,17 @@ def test_batches_on_the_gpu(tiny):
     cpu = get_dls(tiny, 20, 64, workers=0); cpu.to('cpu')
     gpu = get_dls(tiny, 20, 64, workers=0)
     torch.testing.assert_close(torch.Tensor(gpu.valid.one_batch()[0].cpu()), torch.Tensor(cpu.valid.one_batch()[0]), atol=2e-2, rtol=1e-2)
+
+@pytest.mark.parametrize('x,words', [(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), 'x is a torch.uint8 of shape'), (torch.zeros(3, 4), 'shape (3, 4)'),
+                                     ([1.], 'x is a list'), (None, 'x is a NoneType')])
+def test_only_float_tensors(x, words):
+    with pytest.raises(BadInput, match=re.escape(words)): check_floats('x', x, 4)
+
+@pytest.mark.parametrize('y,words', [(torch.tensor([0, 10]), 'y holds 10'), (torch.tensor([-1]), 'y holds -1'), (torch.zeros(2), 'torch.float32'),
+                                     (torch.zeros(2, 1, dtype=torch.int64), 'shape (2, 1)'), ([0], 'y is a list')])
+def test_only_labels(y, words):
+    with pytest.raises(BadInput, match=re.escape(words)): check_labels('y', y, 10)
+
+def test_good_tensors_pass():
+    x,y = torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16), torch.tensor([0, 9])
+    assert check_floats('x', x, 4) is x and check_labels('y', y, 10) is y and len(check_labels('y', y[:0], 10)) == 0
