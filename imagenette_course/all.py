@@ -4,4 +4,5 @@ from fastai.vision.all import *
 from .drawings import SCENES, draw_scene
 from .dataset import *
 from .baseline import *
+from .normalize import *
 from .train import *
