@@ -203,6 +203,20 @@ def _named(learn, arch):
     other.arch = arch
     return other
 
+def test_write_aside_leaves_nothing_when_stopped(tmp_path, monkeypatch):
+    def stop(fd): raise KeyboardInterrupt
+    monkeypatch.setattr(os, 'fsync', stop)
+    with pytest.raises(KeyboardInterrupt): write_aside(tmp_path/'a', b'new')
+    assert list(tmp_path.iterdir()) == []
+
+def test_write_aside_keeps_the_old_file(tmp_path, monkeypatch):
+    f = tmp_path/'a'
+    write_aside(f, b'old')
+    def full(fd): raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(OSError, match='No space left on device.*make room'): write_aside(f, b'new')
+    assert f.read_bytes() == b'old' and [o.name for o in tmp_path.iterdir()] == ['a']
+
 @pytest.mark.gpu
 def test_the_loaded_model_on_the_gpu(file):
     x = (255*images((3, 3, 40, 50), 0)).byte()

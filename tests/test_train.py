@@ -5,13 +5,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from fastai.vision.models import xresnet
 from PIL import Image
-from safetensors import safe_open
+from torchvision.transforms.v2 import functional as TF
 
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
-from imagenette_course.dataset import CLASSES, image_files, make_sample
+from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sample
+from imagenette_course.normalize import load_model
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
@@ -54,7 +54,7 @@ def test_summary(result, tiny):
     assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
-                                out=str(result[1]), force=False, skip_bad=False)
+                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -65,13 +65,12 @@ def test_history(result):
 def test_figures(result):
     for o in ('loss.png', 'confusion.png'): assert min(Image.open(result[1]/o).size) > 300
 
-def test_weights(result):
-    with safe_open(result[1]/'model.safetensors', 'pt') as f:
-        facts = json.loads(f.metadata()['imagenette_course'])
-        state = {k: f.get_tensor(k) for k in f.keys()}
-    model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes']))
-    model.load_state_dict(state)
+def test_weights(result, tiny):
+    clf = load_model(result[1]/'model.safetensors')
+    facts = clf.facts
     assert facts['classes'] == list(CLASSES.values()) and facts['size'] == 32
+    assert facts['accuracy'] == json.loads((result[1]/'summary.json').read_text())['accuracy']
+    assert len(clf(TF.pil_to_tensor(Image.open(image_files(tiny)[0])))) == 10
     assert facts['mean'] == pytest.approx([.485, .456, .406]) and facts['std'] == pytest.approx([.229, .224, .225])
 
 def test_nothing_is_overwritten(result, tiny, refused):
@@ -121,6 +120,35 @@ def test_several_runs(tiny, tmp_path):
 def test_subset(tiny, tmp_path):
     assert train(tiny, epochs=1, size=32, bs=8, workers=0, subset=2, out=tmp_path/'a')['dataset']['train'] == 20
 
+def test_techniques(tiny, tmp_path, monkeypatch, capsys):
+    "All options at once, by the command: what is recorded, and that each has been at work."
+    run_here(monkeypatch, '--data', tiny, '--out', tmp_path/'a', '--bs', 8, '--workers', 0, '--mixup', .4, '--smooth', .1, '--tta', 2, '--noise', 25,
+             '--progressive', '1:32,1:48')
+    s = json.loads((tmp_path/'a/summary.json').read_text())
+    assert {k: s['options'][k] for k in ('mixup', 'smooth', 'tta', 'noise', 'progressive', 'epochs', 'size')} == dict(
+        mixup=.4, smooth=.1, tta=2, noise=25, progressive='1:32,1:48', epochs=3, size=48) # 1, then fine_tune's 1 + 1
+    assert s['tta_accuracies'] == [s['tta_accuracy']] and 0 <= s['tta_accuracy'] <= 1 and s['tta_seconds'] > 0 and s['tta_accuracy_std'] is None
+    assert pd.read_csv(tmp_path/'a/history.csv').epoch.tolist() == [1, 2, 3]
+    assert 'with 2 augmented views: ' in capsys.readouterr().out
+    assert load_model(tmp_path/'a/model.safetensors').size == 48
+
+def spied(monkeypatch, tiny, tmp_path, **options):
+    "The learner and the loaders that `train` makes for these options."
+    got = {}
+    def no_fit(learn, *args, **kwargs): got['learn'] = learn; raise BadInput('seen')
+    for o in ('fit', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
+    with pytest.raises(BadInput, match='seen'): train(tiny, out=tmp_path/'a', size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
+    return got['learn']
+
+def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
+    plain = spied(monkeypatch, tiny, tmp_path)
+    assert type(plain.loss_func).__name__ == 'CrossEntropyLossFlat' and not any(type(o).__name__ == 'MixUp' for o in plain.cbs)
+    assert spied(monkeypatch, tiny, tmp_path, smooth=.2).loss_func.eps == .2
+    assert spied(monkeypatch, tiny, tmp_path, mixup=.3).mix_up.alpha == .3
+    labels = lambda learn: [int(y) for _,y in learn.dls.train_ds]
+    noisy = spied(monkeypatch, tiny, tmp_path, noise=50)
+    assert sum(a != b for a,b in zip(labels(plain), labels(noisy))) == 20 # of 40
+
 def test_module_can_be_run(tiny, tmp_path):
     proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', '--help'], capture_output=True, text=True)
     assert proc.returncode == 0 and '--skip' in proc.stdout and proc.stderr == ''
@@ -133,7 +161,10 @@ def test_module_can_be_run(tiny, tmp_path):
     (('--seed', 2**32), '--seed=4294967296'), (('--runs', 0), '--runs=0'), (('--workers', -1), '--workers=-1'),
     (('--subset', 0), '--subset=0'), (('--subset', 5), 'has only 4 images'), (('--bs', 41), 'bs=41: use the number of training images, 40'),
     (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
-    (('--data', 'nowhere'), "'nowhere' is neither")])
+    (('--data', 'nowhere'), "'nowhere' is neither"), (('--mixup', 0), '--mixup: alpha=0'), (('--mixup', -1), '--mixup: alpha=-1'),
+    (('--smooth', 1), '--smooth: eps=1'), (('--smooth', -.1), '--smooth: eps=-0.1'), (('--tta', -1), '--tta=-1'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
+    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'size=8'), (('--progressive', '1:x'), "'1:x'"),
+    (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--progressive', '1:32', '--size', 32), '--size and --progressive')])
 def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
     assert list(tmp_path.iterdir()) == []
@@ -190,20 +221,6 @@ def test_the_disk_is_full(tiny, tmp_path):
     assert proc.returncode == 2 and len(proc.stderr.splitlines()) == 1, proc.stderr
     assert 'model.safetensors could not be written' in proc.stderr and 'make room' in proc.stderr
     assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv'}
-
-def test_write_aside_leaves_nothing_when_stopped(tmp_path, monkeypatch):
-    def stop(fd): raise KeyboardInterrupt
-    monkeypatch.setattr(os, 'fsync', stop)
-    with pytest.raises(KeyboardInterrupt): write_aside(tmp_path/'a', b'new')
-    assert list(tmp_path.iterdir()) == []
-
-def test_write_aside_keeps_the_old_file(tmp_path, monkeypatch):
-    f = tmp_path/'a'
-    write_aside(f, b'old')
-    def full(fd): raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(OSError, match='No space left on device.*make room'): write_aside(f, b'new')
-    assert f.read_bytes() == b'old' and [o.name for o in tmp_path.iterdir()] == ['a']
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
