@@ -67,7 +67,7 @@ def mix_pairs(
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # lam*x + (1-lam)*x[perm], in the dtype of `x`
     """Blends each item of a batch with another one; `x` stays as it is. Raises BadInput for whole numbers, for
-    `lam` outside 0..1, and for shapes that do not fit. Equation (1) in Zhang et al. 2017, section 2."""
+    `lam` outside 0..1, and for shapes that do not fit. Zhang et al. 2017, section 2."""
     _check_batch('x', x); _check_pairs(lam, perm, len(x))
     if isinstance(lam, torch.Tensor): lam = lam.to(x.dtype).reshape(-1, *[1]*(x.ndim-1))
     return x.index_select(0, perm).lerp_(x, lam)
@@ -109,7 +109,7 @@ def draw_lam(
 def _mixed_loss(loss_func, preds, y, lam, perm):
     "The loss of each item against its own class and its partner's, blended."
     with NoneReduce(loss_func) as each:
-        loss = torch.lerp(each(preds, y[perm]), each(preds, y), lam)
+        loss = lam*each(preds, y) + (1-lam)*each(preds, y[perm])
     how = getattr(loss_func, 'reduction', 'mean')
     return loss.mean() if how == 'mean' else loss.sum() if how == 'sum' else loss
 

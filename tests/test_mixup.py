@@ -258,7 +258,7 @@ def test_a_batch_by_the_definition(dls):
         y,pred = o.y.as_subclass(torch.Tensor), o.pred.as_subclass(torch.Tensor)
         if o.training:
             assert (o.lam >= .5).all() and (o.lam <= 1).all() and o.perm.sort()[0].tolist() == list(range(len(y)))
-            assert type(o.x) is type(x) and torch.allclose(o.x.double(), one_by_one(x, o.lam, o.perm), atol=1e-4)
+            assert torch.allclose(o.x.double(), one_by_one(x, o.lam, o.perm), atol=1e-4)
             soft = mixup(x, y, o.lam, o.perm, 10)[1].as_subclass(torch.Tensor)
             assert o.loss == pytest.approx(F.cross_entropy(pred, soft).item(), abs=1e-4)
         else:
@@ -345,7 +345,7 @@ class Raise(Callback):
         if self.learn.training: raise self.ex
 
 @pytest.mark.parametrize('event', ['before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_batch'])
-@pytest.mark.parametrize('ex', [KeyboardInterrupt, RuntimeError, CancelFitException])
+@pytest.mark.parametrize('ex', [KeyboardInterrupt(), RuntimeError('stop'), CancelFitException()], ids=lambda o: type(o).__name__)
 def test_nothing_is_left_patched(dls, event, ex):
     loss = CrossEntropyLossFlat()
     learn = get_learner(dls, Pool, loss_func=loss, cbs=MixUp)
