@@ -50,7 +50,7 @@ def _check_values(name, x, lo, hi):
         if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
 
 def _check_pairs(lam, perm, n):
-    "Raises BadInput unless `lam` and `perm` fit a batch of `n` images."
+    "`lam`, a number as float; raises BadInput unless `lam` and `perm` fit a batch of `n` images."
     if not isinstance(lam, torch.Tensor): check_range('lam', lam, 0, 1, float)
     elif not (lam.is_floating_point() and lam.shape in ((), (n,))):
         raise BadInput(f'lam is {lam.dtype} of shape {tuple(lam.shape)}: it must be a float, or floats of shape () or ({n},)')
@@ -59,6 +59,7 @@ def _check_pairs(lam, perm, n):
         kind = f'{perm.dtype} of shape {tuple(perm.shape)}' if isinstance(perm, torch.Tensor) else type(perm).__name__
         raise BadInput(f'perm is {kind}: it must be int64 of shape ({n},)')
     _check_values('perm', perm, 0, n-1)
+    return lam if isinstance(lam, torch.Tensor) else float(lam)
 
 # %% ../nbs/05_mixup.ipynb #9e3f8e56
 def mix_pairs(
@@ -68,7 +69,7 @@ def mix_pairs(
 ) -> torch.Tensor: # lam*x + (1-lam)*x[perm], in the dtype of `x`
     """Blends each item of a batch with another one; `x` stays as it is. Raises BadInput for whole numbers, for
     `lam` outside 0..1, and for shapes that do not fit. Zhang et al. 2017, section 2."""
-    _check_batch('x', x); _check_pairs(lam, perm, len(x))
+    lam = _check_pairs(lam, perm, len(_check_batch('x', x)))
     if isinstance(lam, torch.Tensor): lam = lam.to(x.dtype).reshape(-1, *[1]*(x.ndim-1))
     return x.index_select(0, perm).lerp_(x, lam)
 
@@ -122,7 +123,7 @@ def mixup_loss(
 ) -> torch.Tensor: # one number, for `reduction` 'none' one for each image
     """The loss on mixed targets, without building them when `y` are class numbers. `loss_func` is left as it was, whatever
     happens. Raises BadInput for `lam` outside 0..1 and shapes that do not fit. Zhang et al. 2017, section 2."""
-    _check_pairs(lam, perm, len(y))
+    lam = _check_pairs(lam, perm, len(y))
     if y.is_floating_point(): return loss_func(preds, mix_pairs(y, lam, perm))
     return _mixed_loss(loss_func, preds, y, lam, perm)
 

@@ -112,6 +112,12 @@ def test_against_torchvision(seed, n, lam):
     theirs.make_params = lambda flat: dict(lam=lam)
     for a,b in zip(mixup(x, y, lam, torch.arange(n).roll(1), 10), theirs(x, y)): assert torch.allclose(a, b, atol=1e-6)
 
+def test_a_share_from_numpy():
+    x,y,_,perm = case(0)
+    for lam in (np.float32(.25), np.float64(.25)):
+        assert torch.equal(mix_pairs(x, lam, perm), mix_pairs(x, .25, perm))
+        assert torch.equal(mixup_loss(F.cross_entropy, torch.ones(6, 10), y, lam, perm), mixup_loss(F.cross_entropy, torch.ones(6, 10), y, .25, perm))
+
 def test_a_last_batch_of_one():
     x,y,lam,perm = case(0, 1)
     mx,my = mixup(x, y, lam, perm, 10)
