@@ -103,7 +103,8 @@ def draw_lam(
     "Draws from Beta(alpha, alpha) without waiting for the device. Raises BadInput for `alpha` of 0 or less."
     check_range('n', n, 1); _check_alpha(alpha)
     a = torch.full((2, n), alpha + 1., device=device)
-    log = Gamma(a, 1., validate_args=False).sample().log() - torch.empty_like(a).exponential_()/alpha
+    gamma = Gamma(a, torch.ones_like(a), validate_args=False).sample() # to validate is to wait for a GPU
+    log = gamma.log() - torch.empty_like(a).exponential_()/alpha
     return torch.sigmoid(log[0] - log[1])
 
 # %% ../nbs/05_mixup.ipynb #6fe9913c
