@@ -49,6 +49,7 @@ def _check_values(name, x, lo, hi):
     for v in map(float, x.aminmax()):
         if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
 
+# %% ../nbs/05_mixup.ipynb #30f5ace7
 def _check_pairs(lam, perm, n):
     "`lam`, a number as float; raises BadInput unless `lam` and `perm` fit a batch of `n` images."
     if not isinstance(lam, torch.Tensor): check_range('lam', lam, 0, 1, float)
@@ -61,7 +62,7 @@ def _check_pairs(lam, perm, n):
     _check_values('perm', perm, 0, n-1)
     return lam if isinstance(lam, torch.Tensor) else float(lam)
 
-# %% ../nbs/05_mixup.ipynb #9e3f8e56
+# %% ../nbs/05_mixup.ipynb #a8101237
 def mix_pairs(
     x:torch.Tensor, # a batch of anything, floats (n, ...)
     lam, # share of x[i] itself, 0..1: a number, or a tensor () or (n,)
@@ -73,7 +74,7 @@ def mix_pairs(
     if isinstance(lam, torch.Tensor): lam = lam.to(x.dtype).reshape(-1, *[1]*(x.ndim-1))
     return x.index_select(0, perm).lerp_(x, lam)
 
-# %% ../nbs/05_mixup.ipynb #2c2f37da
+# %% ../nbs/05_mixup.ipynb #dec7d9ea
 def mixup(
     x:torch.Tensor, # a batch of images, floats (n, ...)
     y:torch.Tensor, # class numbers, int64 (n,)
@@ -89,12 +90,13 @@ def mixup(
     hot = torch.zeros(len(y), n_classes, dtype=dtype, device=y.device).scatter_(1, y[:,None], 1.)
     return mix_pairs(x, lam, perm), mix_pairs(hot, lam, perm)
 
-# %% ../nbs/05_mixup.ipynb #21202b8d
+# %% ../nbs/05_mixup.ipynb #7ab9178f
 def _check_alpha(alpha):
     "`alpha`; raises BadInput unless it is a finite number above 0."
     if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < math.inf: return alpha
     raise BadInput(f'alpha={alpha!r}: it must be a number above 0')
 
+# %% ../nbs/05_mixup.ipynb #5f70d990
 def draw_lam(
     n:int, # how many
     alpha:float, # above 0; the larger, the closer to one half
@@ -107,7 +109,7 @@ def draw_lam(
     log = gamma.log() - torch.empty_like(a).exponential_()/alpha
     return torch.sigmoid(log[0] - log[1])
 
-# %% ../nbs/05_mixup.ipynb #6fe9913c
+# %% ../nbs/05_mixup.ipynb #785d6178
 def _mixed_loss(loss_func, preds, y, lam, perm):
     "The loss of each item against its own class and its partner's, blended."
     with NoneReduce(loss_func) as each:
@@ -115,6 +117,7 @@ def _mixed_loss(loss_func, preds, y, lam, perm):
     how = getattr(loss_func, 'reduction', 'mean')
     return loss.mean() if how == 'mean' else loss.sum() if how == 'sum' else loss
 
+# %% ../nbs/05_mixup.ipynb #8261d03c
 def mixup_loss(
     loss_func, # of predictions and targets; for class numbers with the parameter or attribute `reduction`
     preds:torch.Tensor, # of the mixed images, (n, ...)
@@ -128,7 +131,7 @@ def mixup_loss(
     if y.is_floating_point(): return loss_func(preds, mix_pairs(y, lam, perm))
     return _mixed_loss(loss_func, preds, y, lam, perm)
 
-# %% ../nbs/05_mixup.ipynb #e3306a7c
+# %% ../nbs/05_mixup.ipynb #656373df
 class MixUp(Callback):
     """Trains on blends of two images of the batch, a share for each image, as fastai's callback of this name. The loss that
     is recorded as `train_loss` is the loss on blends; validation, metrics and predictions see plain images and true
@@ -139,9 +142,8 @@ class MixUp(Callback):
     ): self.alpha = _check_alpha(alpha)
     def draw(self):
         "Shares and partners for this batch, drawn on its device. Each image is the stronger half of its blend."
-        n,device = len(self.y),self.x.device
-        lam = draw_lam(n, self.alpha, device)
-        self.lam,self.perm = torch.maximum(lam, 1-lam), torch.randperm(n, device=device)
+        lam = draw_lam(len(self.y), self.alpha, self.x.device)
+        self.lam,self.perm = torch.maximum(lam, 1-lam), torch.randperm(len(lam), device=lam.device)
     def before_batch(self):
         self.draw()
         self.learn.xb = tuple(mix_pairs(x, self.lam, self.perm) for x in self.xb)
