@@ -5,4 +5,5 @@ from .drawings import SCENES, draw_scene
 from .dataset import *
 from .baseline import *
 from .normalize import *
+from .mixup import *
 from .train import *
