@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARCHS', 'recipe', 'get_learner', 'versions', 'device_name', 'Run', 'RecordRun', 'PrintLines', 'run_settings',
-           'no_output', 'fit', 'plot_history', 'compare', 'confusion', 'plot_confusion']
+           'no_output', 'new_run', 'fit_recorded', 'fit', 'plot_history', 'compare', 'confusion', 'plot_confusion']
 
 # %% ../nbs/01_baseline.ipynb #316b7522
 import platform
@@ -89,15 +89,16 @@ class Run:
 
 # %% ../nbs/01_baseline.ipynb #80710fd3
 class RecordRun(Callback):
-    "Adds to a `Run`, after each epoch: epoch, train_loss, valid_loss, accuracy (0..1), seconds since the start."
+    "Adds to a `Run`, after each epoch: epoch, train_loss, valid_loss, accuracy (0..1), seconds since its first fit began."
     order = Recorder.order + 1
     def __init__(self,
         record:Run, # to be filled
     ): store_attr()
-    def before_fit(self): self.start = perf_counter()
+    def before_fit(self):
+        if not self.record.history: self.start = perf_counter()
     def after_epoch(self):
         row = dict(zip(self.recorder.metric_names[1:], self.learn.final_record))
-        row = dict(epoch=self.epoch+1, **row, seconds=perf_counter()-self.start)
+        row = dict(epoch=len(self.record.history)+1, **row, seconds=perf_counter()-self.start)
         self.record.history.append(row)
 
 # %% ../nbs/01_baseline.ipynb #4cc77747
@@ -105,9 +106,10 @@ class PrintLines(Callback):
     "Prints each row of the record as one line, for files and pipes."
     order = RecordRun.order + 9
     def after_epoch(self):
-        row = self.learn.record_run.record.history[-1]
+        run = self.learn.record_run.record
+        row = run.history[-1]
         text = '  '.join(f'{k} {v:.3f}' for k,v in row.items() if k not in ('epoch', 'seconds'))
-        print(f"epoch {row['epoch']}/{self.n_epoch}  {text}  after {row['seconds']:.0f} s", flush=True)
+        print(f"epoch {row['epoch']}/{run.epochs}  {text}  after {row['seconds']:.0f} s", flush=True)
 
 # %% ../nbs/01_baseline.ipynb #0d9dd7c4
 def run_settings(
@@ -137,6 +139,35 @@ def _seed_batches(learn):
     learn.n_fits += 1
 
 # %% ../nbs/01_baseline.ipynb #d06c4b7b
+def new_run(
+    learn:Learner, # as from `get_learner`
+    epochs:int, # passes over the training images, in all
+    lr:float, # largest learning rate
+    name:str=None, # what is tried, None: the network's class
+    cbs=None, # callbacks for this run alone
+) -> Run: # without epochs
+    "The record of a run that is about to begin. Raises BadInput for a bad number, or a learner without accuracy."
+    check_range('epochs', epochs, 1); check_range('lr', lr, 1e-8, 10, float)
+    if 'accuracy' not in learn.metrics.attrgot('name'): raise BadInput('learn needs the metric accuracy, see get_learner')
+    seed = getattr(learn, 'seed', None)
+    return Run(name or type(learn.model).__name__, epochs, lr, seed, device_name(learn.dls.device), run_settings(learn, cbs))
+
+def fit_recorded(
+    fit_method, # `learn.fit_one_cycle` or `learn.fine_tune`
+    epochs:int, # for `fit_method`
+    lr:float, # for `fit_method`
+    recorder:RecordRun, # the same one for all fits of a run
+    cbs=None, # callbacks for this run alone
+    show:bool=True, # False: print nothing
+):
+    "Sets the seeds and trains; `recorder` goes on where it stopped."
+    learn = fit_method.__self__
+    if getattr(learn, 'seed', None) is not None: _seed_batches(learn)
+    lines = [PrintLines()] if show and not show_bar() else []
+    with nullcontext() if show and show_bar() else no_output(learn):
+        fit_method(epochs, lr, cbs=L(recorder) + L(cbs) + lines)
+
+# %% ../nbs/01_baseline.ipynb #f17c0de1
 def fit(
     learn:Learner, # as from `get_learner`
     epochs:int, # passes over the training images
@@ -147,14 +178,8 @@ def fit(
 ) -> Run: # filled
     """Trains with fastai's `fit_one_cycle` and records the run. Shows fastai's progress bar in a notebook and on a
     terminal, one line an epoch elsewhere. Raises BadInput for a bad number, or a learner without accuracy."""
-    check_range('epochs', epochs, 1); check_range('lr', lr, 1e-8, 10, float)
-    if 'accuracy' not in learn.metrics.attrgot('name'): raise BadInput('learn needs the metric accuracy, see get_learner')
-    seed = getattr(learn, 'seed', None)
-    if seed is not None: _seed_batches(learn)
-    run = Run(name or type(learn.model).__name__, epochs, lr, seed, device_name(learn.dls.device), run_settings(learn, cbs))
-    lines = [PrintLines()] if show and not show_bar() else []
-    with nullcontext() if show and show_bar() else no_output(learn):
-        learn.fit_one_cycle(epochs, lr, cbs=L(RecordRun(run)) + L(cbs) + lines)
+    run = new_run(learn, epochs, lr, name, cbs)
+    fit_recorded(learn.fit_one_cycle, epochs, lr, RecordRun(run), cbs, show)
     return run
 
 # %% ../nbs/01_baseline.ipynb #d689d9ef
