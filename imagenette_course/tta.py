@@ -43,12 +43,20 @@ def _own_loader(dl):
     return dl.new(shuffle=False, drop_last=False)
 
 # %% ../nbs/04_tta.ipynb #8db50587
+class _NoRecord(Recorder):
+    "A recorder that knows the names of the metrics and records nothing."
+    name = 'recorder'
+    def after_batch(self): pass
+    before_validate = after_validate = after_epoch = after_batch
+
+# %% ../nbs/04_tta.ipynb #3dc4b92b
 @contextmanager
 def _as_found(learn):
-    "Puts the learner, its callbacks and the modes of its network back as they were; no recorder and no bar inside."
+    "Puts the learner, its callbacks and the modes of its network back as they were; nothing is recorded inside."
     before = [(vars(o), dict(vars(o))) for o in (learn, *learn.cbs)]
     modes = [(m, m.training) for m in learn.model.modules()]
     learn.cbs = learn.cbs.filter(lambda o: not isinstance(o, (Recorder, ProgressCallback)))
+    learn.add_cb(_NoRecord())
     try: yield
     finally:
         for now,old in before:
@@ -56,7 +64,7 @@ def _as_found(learn):
             for k in now.keys() - old.keys(): del now[k]
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/04_tta.ipynb #3dc4b92b
+# %% ../nbs/04_tta.ipynb #b90201c4
 @contextmanager
 def _bar(learn, total):
     "Gives a function that moves a bar by one batch; it does nothing where no bar can be seen or none is wanted."
@@ -66,7 +74,7 @@ def _bar(learn, total):
     try: yield lambda: bar.update(next(done))
     finally: bar.on_iter_end()
 
-# %% ../nbs/04_tta.ipynb #97e86a95
+# %% ../nbs/04_tta.ipynb #ba4bb4ba
 class _RunningViews(GatherPredsCallback):
     "Keeps one running sum (or maximum) over the augmented passes, and the plain pass, on the device."
     name = 'gather_preds'
@@ -82,7 +90,7 @@ class _RunningViews(GatherPredsCallback):
         else: self.add(self.views[self.iter], probs, out=self.views[self.iter])
         self.step()
 
-# %% ../nbs/04_tta.ipynb #ba4bb4ba
+# %% ../nbs/04_tta.ipynb #b369a8be
 def tta(
     learn:Learner, # trained
     dl:TfmdDL=None, # images to predict, as from `learn.dls.test_dl(files)`; None: the validation set
@@ -101,7 +109,7 @@ def tta(
             with dl.dataset.set_split_idx(0 if cb.augmented else 1): learn._do_epoch_validate(dl=dl)
     return _finish(cb, n, beta, reduce)
 
-# %% ../nbs/04_tta.ipynb #b369a8be
+# %% ../nbs/04_tta.ipynb #9351084d
 def _finish(cb, n, beta, reduce):
     "The result of `tta` from its running sums."
     plain = torch.cat(cb.plain)
