@@ -11,6 +11,8 @@ from .dataset import BadInput, check_floats, check_labels, check_range
 from fastai.vision.all import *
 
 # %% ../nbs/06_label_smoothing.ipynb #4b8d504b
+def _plain(x): return x if type(x) is torch.Tensor else x.as_subclass(torch.Tensor) # not fastai's subclass
+
 def _check_eps(eps):
     if isinstance(eps, (int, float, np.number)) and not isinstance(eps, bool) and 0 <= eps < 1: return float(eps)
     raise BadInput(f'eps={eps!r}: it must be a number from 0 up to, but without, 1')
@@ -23,7 +25,7 @@ def smooth_targets(
     """The smoothed targets, 1 - eps + eps/n_classes for the label and eps/n_classes for the rest. Raises BadInput.
     Szegedy et al. 2015, section 7. For looking at: the loss below never builds this matrix."""
     n_classes, eps = check_range('n_classes', n_classes, 1), _check_eps(eps)
-    y = check_labels('y', y, n_classes).as_subclass(torch.Tensor)
+    y = _plain(check_labels('y', y, n_classes))
     res = torch.full((len(y), n_classes), eps/n_classes, device=y.device)
     return res.scatter_(1, y[:,None], 1 - eps + eps/n_classes)
 
@@ -74,7 +76,7 @@ def _check_batch(logits, targets, weight):
     elif len(check_labels('targets', targets, c)) != n:
         raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of logits')
     if weight is not None and len(weight) != c: raise BadInput(f'weight of shape {tuple(weight.shape)}: it must be ({c},)')
-    return logits.as_subclass(torch.Tensor), targets.as_subclass(torch.Tensor)
+    return _plain(logits), _plain(targets)
 
 # %% ../nbs/06_label_smoothing.ipynb #e97c774f
 def smooth_cross_entropy(
@@ -119,12 +121,12 @@ def _bins(probs, targets, n_bins):
     n = len(check_floats('probs', probs, 2)); check_range('n_bins', n_bins, 1)
     if len(check_labels('targets', targets, probs.shape[1])) != n or n == 0:
         raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of probs, and at least one')
-    probs = probs.as_subclass(torch.Tensor).float()
+    probs = _plain(probs).float()
     if not ((probs >= 0).all() and (probs.sum(1) - 1).abs().max() < .02):
         raise BadInput('probs holds rows that are no probabilities: they must be 0 or more and sum to 1, as after a softmax')
     conf,pred = probs.max(1)
     edges = torch.linspace(0, 1, n_bins+1, device=probs.device)[1:-1]
-    return conf, (pred == targets.as_subclass(torch.Tensor)).float(), torch.bucketize(conf, edges)
+    return conf, (pred == _plain(targets)).float(), torch.bucketize(conf, edges)
 
 def calibration_error(
     probs:torch.Tensor, # probabilities, float of shape (n, n_classes)
