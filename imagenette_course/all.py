@@ -5,5 +5,8 @@ from .drawings import SCENES, draw_scene
 from .dataset import *
 from .baseline import *
 from .normalize import *
+from .resize import *
+from .tta import *
 from .mixup import *
+from .smoothing import *
 from .train import *

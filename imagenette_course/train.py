@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RESULTS', 'results_in', 'make_out', 'history_csv', 'WriteHistory', 'train', 'imagenette_train', 'main']
 
-# %% ../nbs/train.ipynb #c15fa2d8
+# %% ../nbs/train.ipynb #b0c1c5e9
 import inspect, io, itertools, os, time
 from .dataset import (BadInput, check_images, check_range, get_dls, image_files, imagenette, is_sample,
                                        subset)
@@ -14,9 +14,14 @@ from .baseline import (ARCHS, RecordRun, compare, confusion, fit, get_learner, p
 from .normalize import save_model, write_aside
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
+# after fastai, which has a MixUp and a LabelSmoothingCrossEntropy of its own
+from .resize import n_epochs, parse_stages, progressive_fit
+from .tta import tta
+from .mixup import MixUp
+from .smoothing import LabelSmoothingCrossEntropy
 from fastcore.script import anno_parser, store_true
 
-# %% ../nbs/train.ipynb #26141c1c
+# %% ../nbs/train.ipynb #10405203
 RESULTS = r'summary\.json|history\.csv|loss\.png|confusion\.png|model(-seed\d+)?\.safetensors'
 
 def results_in(
@@ -25,7 +30,7 @@ def results_in(
     "The files in `folder` that have the name of a result."
     return sorted(f for f in folder.glob('*') if re.fullmatch(RESULTS, f.name))
 
-# %% ../nbs/train.ipynb #d82991af
+# %% ../nbs/train.ipynb #ce0d5cb4
 def make_out(
     out:str, # folder for the results, None: a new one below `runs/`
     force:bool, # whether results that are in it may be replaced
@@ -49,7 +54,7 @@ def _made(folder):
     except FileExistsError: return False
     return True
 
-# %% ../nbs/train.ipynb #80f96935
+# %% ../nbs/train.ipynb #7a3ae095
 def history_csv(
     runs:list, # of Run
     planned:int, # epochs of all runs together
@@ -60,7 +65,7 @@ def history_csv(
     note = f'# partial: {len(rows)} of {planned} epochs\n' if len(rows) < planned else ''
     return (note + pd.DataFrame(rows, columns=cols).to_csv(index=False)).encode()
 
-# %% ../nbs/train.ipynb #bdeaed99
+# %% ../nbs/train.ipynb #e12bbe58
 class WriteHistory(Callback):
     "Writes the history of all runs so far to a file after each epoch."
     order = RecordRun.order + 1
@@ -72,7 +77,7 @@ class WriteHistory(Callback):
     def after_epoch(self):
         write_aside(self.file, history_csv([*self.runs, self.learn.record_run.record], self.planned))
 
-# %% ../nbs/train.ipynb #c06eb294
+# %% ../nbs/train.ipynb #50226752
 def _check_options(o):
     "Raises BadInput for the first option that is out of range; batch normalization needs two images."
     limits = dict(size=(8,2048), bs=(2,None), epochs=(1,None), lr=(1e-8,10,float), seed=(0,2**32-1), runs=(1,None),
@@ -81,8 +86,23 @@ def _check_options(o):
         if o[k] is not None or k in ('seed', 'runs'): check_range(f'--{k}', o[k], *v)
     if o.seed + o.runs > 2**32: raise BadInput(f'--runs {o.runs}: the seeds would count up past {2**32-1}')
     if o.arch not in [None, *ARCHS]: raise BadInput(f"--arch {o.arch}: it must be one of {', '.join(ARCHS)}")
+    _check_techniques(o)
 
-# %% ../nbs/train.ipynb #0330769a
+# %% ../nbs/train.ipynb #53f26252
+def _check_techniques(o):
+    "Raises BadInput for a technique that can't be used as the options say."
+    for option,make in (('mixup', MixUp), ('smooth', LabelSmoothingCrossEntropy)):
+        try: o[option] is None or make(o[option])
+        except BadInput as e: raise BadInput(f'--{option}: {e}') from e
+    check_range('--tta', o.tta, 0)
+    if o.progressive is not None:
+        both = [k for k in ('epochs', 'size') if o[k] is not None]
+        if both: raise BadInput(f'--{both[0]} and --progressive: say it in one of them, --progressive names epochs and sizes')
+        parse_stages(o.progressive, ifnone(o.bs, 2), ifnone(o.lr, 1e-3))
+
+def _stages(o): return parse_stages(o.progressive, o.bs, o.lr)
+
+# %% ../nbs/train.ipynb #17788f6c
 def _choose_files(path, o):
     "The image files that the options select, and how many unreadable ones were left out."
     files = image_files(path)
@@ -92,7 +112,7 @@ def _choose_files(path, o):
     good = files.filter(lambda f: f not in bad)
     return good if o.subset is None else subset(path, o.subset, seed=o.seed, files=good), len(bad)
 
-# %% ../nbs/train.ipynb #3c53cde6
+# %% ../nbs/train.ipynb #3975a5c3
 def train(
     data:str=None, # 'sample', '160', '320', 'full' or a folder with train/ and val/
     arch:str=None, # network, one of ARCHS
@@ -107,6 +127,11 @@ def train(
     out:str=None, # folder for the results
     force:bool=False, # replace results in `out`
     skip_bad:bool=False, # leave unreadable images out
+    mixup:float=None, # alpha of mixup's Beta distribution, None: no mixup
+    smooth:float=None, # eps of label smoothing, None: none
+    progressive:str=None, # stages of growing images, 'epochs:size,...', in place of `epochs` and `size`
+    tta:int=0, # augmented views for test time augmentation at the end, 0: none
+    noise:int=0, # percent of wrong training labels, one of NOISE
 ) -> dict: # what summary.json holds
     """Trains, and writes the record, the figures and the weights. Options that are None come from `recipe`.
     Raises BadInput or OSError for what you can mend, before training where that can be known."""
@@ -117,35 +142,53 @@ def train(
     files,n_bad = _choose_files(path, o)
     r.bs = min(r.bs, sum(f.parts[-3] == 'train' for f in files))
     o.update({k: ifnone(o[k], r[k]) for k in ('size','bs','epochs','lr')}, arch=ifnone(arch, r.arch.__name__))
-    dls = get_dls(path, o.bs, o.size, files=files, workers=o.workers)
+    if progressive is not None: o.size,o.epochs = _stages(o)[-1].size,sum(n_epochs(_stages(o)))
+    dls = get_dls(path, o.bs, o.size, files=files, workers=o.workers, noise=o.noise)
     o.out = make_out(out, force)
     try: return _run_all(o, path, dls, n_bad)
     except KeyboardInterrupt: raise KeyboardInterrupt(_what_is_left(o)) from None
 
-# %% ../nbs/train.ipynb #2c0cbe1d
+# %% ../nbs/train.ipynb #1941b3cb
 def _what_is_left(o):
     "What a stopped run leaves, in words."
     file = o.out/'history.csv'
     n = len(pd.read_csv(file, comment='#')) if file.exists() else 0
     return f'stopped; {file} holds {n} of {o.epochs*o.runs} epochs, and the run is not complete' if n else 'stopped before an epoch was finished'
 
-# %% ../nbs/train.ipynb #5b23819d
+# %% ../nbs/train.ipynb #c7263669
+def _learner(o, dls, seed):
+    "A learner with the loss and the callback that the options choose."
+    loss_func = None if o.smooth is None else LabelSmoothingCrossEntropy(o.smooth)
+    return get_learner(dls, getattr(xresnet, o.arch), loss_func=loss_func, cbs=None if o.mixup is None else MixUp(o.mixup), seed=seed)
+
+def _fit(o, learn, cbs):
+    "Trains in one stage or several."
+    if o.progressive is None: return fit(learn, o.epochs, o.lr, name=o.arch, cbs=cbs)
+    return progressive_fit(learn, _stages(o), name=o.arch, cbs=cbs)
+
+def _tta_accuracy(o, learn):
+    "The accuracy on the validation set over `o.tta` views, and the seconds it took."
+    start = time.perf_counter()
+    preds,targs = tta(learn, n=o.tta)
+    return (preds.argmax(1) == targs).float().mean().item(), time.perf_counter()-start
+
+# %% ../nbs/train.ipynb #660bff9b
 def _run_all(o, path, dls, n_bad):
     "Trains `o.runs` times and writes the results."
-    done, cm = [], 0
+    done, views, cm = [], [], 0
     for seed in range(o.seed, o.seed + o.runs):
-        learn = get_learner(dls, getattr(xresnet, o.arch), seed=seed)
+        learn = _learner(o, dls, seed)
         if o.runs > 1: print(f'run {len(done)+1} of {o.runs}, seed {seed}', flush=True)
-        history = WriteHistory(o.out/'history.csv', done, o.epochs*o.runs)
-        done.append(fit(learn, o.epochs, o.lr, name=o.arch, cbs=history))
-        cm = cm + confusion(learn)
+        done.append(_fit(o, learn, WriteHistory(o.out/'history.csv', done, o.epochs*o.runs)))
         save_model(learn, o.out/_model_name(o, seed), done[-1].accuracy)
-    return _write_results(o, path, dls, n_bad, done, cm)
+        cm = cm + confusion(learn)
+        if o.tta: views.append(_tta_accuracy(o, learn))
+    return _write_results(o, path, dls, n_bad, done, views, cm)
 
-# %% ../nbs/train.ipynb #2e904fb9
+# %% ../nbs/train.ipynb #81168902
 def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model-seed{seed}.safetensors'
 
-# %% ../nbs/train.ipynb #5928bc1f
+# %% ../nbs/train.ipynb #aae47fcc
 def _png(fig):
     "A figure as PNG bytes."
     buf = io.BytesIO()
@@ -153,21 +196,30 @@ def _png(fig):
     plt.close(fig)
     return buf.getvalue()
 
-def _summary(o, path, dls, n_bad, done):
+def _mean(values): return float(np.mean(values)) if len(values) else None
+
+def _spread(name, values):
+    "Mean and standard deviation (n-1), None where there are too few values."
+    return {name: _mean(values), f'{name}_std': float(np.std(values, ddof=1)) if len(values) > 1 else None}
+
+def _summary(o, path, dls, n_bad, done, views):
     "What summary.json holds."
     accs, seconds = [run.accuracy for run in done], [run.seconds for run in done]
+    tta_accs, tta_seconds = zip(*views) if views else ([], [])
     dataset = dict(path=str(path), drawn=is_sample(path), train=len(dls.train_ds), val=len(dls.valid_ds),
                    classes=list(dls.vocab), left_out=n_bad)
-    return dict(accuracy=float(np.mean(accs)), accuracy_std=float(np.std(accs, ddof=1)) if len(accs) > 1 else None,
-                accuracies=accs, seconds=float(np.mean(seconds)), dataset=dataset, device=done[0].device,
+    return dict(**_spread('accuracy', accs), accuracies=accs, seconds=float(np.mean(seconds)),
+                **_spread('tta_accuracy', tta_accs), tta_accuracies=list(tta_accs), tta_seconds=_mean(tta_seconds),
+                dataset=dataset, device=done[0].device,
                 options={k: str(v) if isinstance(v, Path) else v for k,v in o.items()},
                 versions=versions(), date=time.strftime('%Y-%m-%d'))
 
-# %% ../nbs/train.ipynb #ee0be20f
-def _write_results(o, path, dls, n_bad, done, cm):
+# %% ../nbs/train.ipynb #c35ef4e9
+def _write_results(o, path, dls, n_bad, done, views, cm):
     "Shows the table, writes the summary and the figures."
     print(compare(done).to_string(na_rep='-')) # one run has no spread
-    summary = _summary(o, path, dls, n_bad, done)
+    summary = _summary(o, path, dls, n_bad, done, views)
+    if views: print(f"with {o.tta} augmented views: {summary['tta_accuracy']:.1%}, {summary['tta_seconds']:.0f} s more for each run")
     write_aside(o.out/'loss.png', _png(plot_history(done[0])))
     write_aside(o.out/'confusion.png', _png(plot_confusion(cm, list(dls.vocab))))
     write_aside(o.out/'summary.json', json.dumps(summary, indent=1).encode())
@@ -177,7 +229,7 @@ def _write_results(o, path, dls, n_bad, done, cm):
     print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out)))
     return summary
 
-# %% ../nbs/train.ipynb #52b0c2a4
+# %% ../nbs/train.ipynb #09580b86
 def _one_line(e):
     "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
     return re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '', (str(e).strip() or repr(e)).splitlines()[-1])
@@ -186,7 +238,7 @@ def _fail(msg, status):
     print(f'imagenette_train: {msg}', file=sys.stderr)
     raise SystemExit(status)
 
-# %% ../nbs/train.ipynb #8a8d9d04
+# %% ../nbs/train.ipynb #6eff22bd
 def imagenette_train(
     data:str=None, # sample, 160, 320, full, or a folder with train/ and val/; default: $IMAGENETTE, else 160
     arch:str=None, # network; default: as of size, bs, epochs and lr, what suits the data and the device
@@ -201,6 +253,11 @@ def imagenette_train(
     out:str=None, # folder for the results; default: a new one below runs/
     force:store_true=False, # replace results that are in --out already
     skip_bad:store_true=False, # check all images first and leave the unreadable ones out
+    mixup:float=None, # train on blends of two images; alpha of the Beta distribution, such as 0.4
+    smooth:float=None, # label smoothing; eps, such as 0.1
+    progressive:str=None, # epochs:size,... in place of --epochs and --size: growing images, such as 4:48,1:64
+    tta:int=0, # test time augmentation at the end, over this many views
+    noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
 ):
     "Train an image classifier from scratch. Ends with a table, and a folder of summary, history, figures, weights."
     options = dict(locals())
@@ -209,7 +266,7 @@ def imagenette_train(
     except torch.OutOfMemoryError: _fail('the GPU has too little memory for this: try a smaller --bs or --size', 2)
     except (BadInput, OSError) as e: _fail(_one_line(e), 2)
 
-# %% ../nbs/train.ipynb #165023aa
+# %% ../nbs/train.ipynb #5f29666e
 def main():
     "The command `imagenette_train`: reads `sys.argv`."
     parser = anno_parser(imagenette_train, prog='imagenette_train')
@@ -218,6 +275,6 @@ def main():
     args = vars(parser.parse_args(argv))
     imagenette_train(**{k: args[k] for k in inspect.signature(imagenette_train).parameters})
 
-# %% ../nbs/train.ipynb #0b786b9e
+# %% ../nbs/train.ipynb #5b3c6408
 #| eval: false
 if __name__ == '__main__' and not IN_NOTEBOOK: main()

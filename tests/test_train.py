@@ -11,7 +11,9 @@ from torchvision.transforms.v2 import functional as TF
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
 from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sample
+from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
+from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
@@ -143,8 +145,10 @@ def spied(monkeypatch, tiny, tmp_path, **options):
 def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
     plain = spied(monkeypatch, tiny, tmp_path)
     assert type(plain.loss_func).__name__ == 'CrossEntropyLossFlat' and not any(type(o).__name__ == 'MixUp' for o in plain.cbs)
-    assert spied(monkeypatch, tiny, tmp_path, smooth=.2).loss_func.eps == .2
-    assert spied(monkeypatch, tiny, tmp_path, mixup=.3).mix_up.alpha == .3
+    loss_func = spied(monkeypatch, tiny, tmp_path, smooth=.2).loss_func
+    assert isinstance(loss_func, LabelSmoothingCrossEntropy) and loss_func.eps == .2 # ours, and not fastai's of the same name
+    [mix] = [o for o in spied(monkeypatch, tiny, tmp_path, mixup=.3).cbs if isinstance(o, MixUp)]
+    assert mix.alpha == .3
     labels = lambda learn: [int(y) for _,y in learn.dls.train_ds]
     noisy = spied(monkeypatch, tiny, tmp_path, noise=50)
     assert sum(a != b for a,b in zip(labels(plain), labels(noisy))) == 20 # of 40
