@@ -11,11 +11,11 @@ from .dataset import (BadInput, check_images, check_range, get_dls, image_files,
                                        subset)
 from .baseline import (ARCHS, RecordRun, compare, confusion, fit, get_learner, plot_confusion, plot_history,
                                         recipe, versions)
-from .normalize import save_model, write_aside
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
-# after fastai, which has a MixUp and a LabelSmoothingCrossEntropy of its own
-from .resize import n_epochs, parse_stages, progressive_fit
+# after fastai, which has a save_model, a MixUp and a LabelSmoothingCrossEntropy of its own
+from .normalize import save_model, write_aside
+from .resize import n_epochs, parse_stages, progressive_fit, smallest_size
 from .tta import tta
 from .mixup import MixUp
 from .smoothing import LabelSmoothingCrossEntropy
@@ -102,6 +102,13 @@ def _check_techniques(o):
 
 def _stages(o): return parse_stages(o.progressive, o.bs, o.lr)
 
+def _use_stages(o):
+    "Sets epochs and size as --progressive has them. Raises BadInput for a first size that leaves the network nothing."
+    stages = _stages(o)
+    low = smallest_size(getattr(xresnet, o.arch)())
+    if stages[0].size < low: raise BadInput(f'--progressive {o.progressive}: {o.arch} needs images of {low} px or more')
+    o.size,o.epochs = stages[-1].size,sum(n_epochs(stages))
+
 # %% ../nbs/train.ipynb #17788f6c
 def _choose_files(path, o):
     "The image files that the options select, and how many unreadable ones were left out."
@@ -142,7 +149,7 @@ def train(
     files,n_bad = _choose_files(path, o)
     r.bs = min(r.bs, sum(f.parts[-3] == 'train' for f in files))
     o.update({k: ifnone(o[k], r[k]) for k in ('size','bs','epochs','lr')}, arch=ifnone(arch, r.arch.__name__))
-    if progressive is not None: o.size,o.epochs = _stages(o)[-1].size,sum(n_epochs(_stages(o)))
+    if progressive is not None: _use_stages(o)
     dls = get_dls(path, o.bs, o.size, files=files, workers=o.workers, noise=o.noise)
     o.out = make_out(out, force)
     try: return _run_all(o, path, dls, n_bad)

@@ -124,8 +124,10 @@ def test_subset(tiny, tmp_path):
 
 def test_techniques(tiny, tmp_path, monkeypatch, capsys):
     "All options at once, by the command: what is recorded, and that each has been at work."
-    run_here(monkeypatch, '--data', tiny, '--out', tmp_path/'a', '--bs', 8, '--workers', 0, '--mixup', .4, '--smooth', .1, '--tta', 2, '--noise', 25,
-             '--progressive', '1:32,1:48')
+    with pytest.raises(SystemExit) as e:
+        run_here(monkeypatch, '--data', tiny, '--out', tmp_path/'a', '--bs', 8, '--workers', 0, '--mixup', .4, '--smooth', .1, '--tta', 2, '--noise', 25,
+                 '--progressive', '1:32,1:48')
+    assert not e.value.code
     s = json.loads((tmp_path/'a/summary.json').read_text())
     assert {k: s['options'][k] for k in ('mixup', 'smooth', 'tta', 'noise', 'progressive', 'epochs', 'size')} == dict(
         mixup=.4, smooth=.1, tta=2, noise=25, progressive='1:32,1:48', epochs=3, size=48) # 1, then fine_tune's 1 + 1
@@ -167,7 +169,7 @@ def test_module_can_be_run(tiny, tmp_path):
     (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
     (('--data', 'nowhere'), "'nowhere' is neither"), (('--mixup', 0), '--mixup: alpha=0'), (('--mixup', -1), '--mixup: alpha=-1'),
     (('--smooth', 1), '--smooth: eps=1'), (('--smooth', -.1), '--smooth: eps=-0.1'), (('--tta', -1), '--tta=-1'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
-    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'size=8'), (('--progressive', '1:x'), "'1:x'"),
+    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'xresnet18 needs images of 17 px or more'), (('--progressive', '1:x'), "'1:x'"),
     (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--progressive', '1:32', '--size', 32), '--size and --progressive')])
 def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
