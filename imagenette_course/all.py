@@ -9,4 +9,5 @@ from .resize import *
 from .tta import *
 from .mixup import *
 from .smoothing import *
+from .questionnaire import *
 from .train import *
