@@ -36,6 +36,7 @@ def _merge(a, b):
 
 def _summary(x):
     "(n, mean, M) of each channel of a batch, in float64."
+    if x.device.type == 'mps': x = x.cpu() # which has no float64
     n,(mean,std) = x[:,0].numel(), batch_stats(x.double())
     return n, mean, std**2*n
 
@@ -74,15 +75,15 @@ def write_aside(
 def model_facts(
     learn:Learner, # as from `get_learner`, with loaders as from `get_dls`
     accuracy:float=None, # 0..1 on the validation set; None: measured now
-) -> dict: # arch, classes, size (pixels), mean, std, accuracy
+) -> dict: # arch, classes, size and presize (pixels), mean, std, accuracy
     "What has to be known to use the weights. Raises BadInput for a network or loaders that a file can't describe."
     arch, settings = getattr(learn, 'arch', None), getattr(learn.dls, 'settings', {})
     if arch not in ARCHS: raise BadInput(f'arch={arch!r}: make the learner with get_learner and one of {", ".join(ARCHS)}')
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
-    return dict(arch=arch, classes=list(learn.dls.vocab), size=settings['size'], mean=mean.flatten().tolist(),
-                std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
+    return dict(arch=arch, classes=list(learn.dls.vocab), size=settings['size'], presize=settings['presize'],
+                mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
 
 def _accuracy(learn):
     "Measured on the validation set."
@@ -111,18 +112,25 @@ class Classifier(nn.Module):
         model:nn.Module, # of normalized images (n, 3, size, size) to logits (n, len(classes))
         classes:list, # names, in the order of the outputs
         size:int, # side of the square that the network sees, pixels
+        presize:int, # side of the square that it is made from
         mean:list, # by channel
         std:list, # by channel
         facts:dict=None, # of the file: arch, accuracy, and the above
     ):
         super().__init__()
-        self.model, self.classes, self.size, self.facts = model.eval(), classes, size, ifnone(facts, {})
+        self.model, self.classes, self.size, self.presize, self.facts = model.eval(), classes, size, presize, ifnone(facts, {})
         for k,v in dict(mean=mean, std=std).items(): self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
 
+    def train(self, mode=True): return super().train(False) # a model to be asked is never trained
+
     def prepare(self, x):
-        "Images (n, 3, h, w) as the network wants them: (n, 3, size, size), normalized."
+        "Images (n, 3, h, w) as validation had them: the middle square, `presize`, `size`, normalized."
         x = TF.to_dtype(_rgb(x), torch.float32, scale=True).to(self.mean.device)
-        return TF.normalize(TF.center_crop(TF.resize(x, self.size, antialias=True), self.size), self.mean, self.std)
+        h,w = x.shape[-2:]
+        side = min(h, w)
+        x = TF.resize(TF.crop(x, (h-side)//2, (w-side)//2, side, side), [self.presize]*2, antialias=True)
+        x = TensorImage(x).affine_coord(sz=self.size).as_subclass(torch.Tensor)
+        return TF.normalize(x, self.mean.float(), self.std.float()).to(next(self.model.parameters()).dtype)
 
     @torch.inference_mode()
     def forward(self, x):
@@ -158,8 +166,9 @@ def _facts(path, metadata):
     "The facts in a file's metadata."
     if _key not in metadata: raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
-    except json.JSONDecodeError as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
-    lacks = [k for k in ('arch','classes','size','mean','std') if k not in facts]
+    except (json.JSONDecodeError, RecursionError) as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
+    if not isinstance(facts, dict): raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
+    lacks = [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]
     if lacks: raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
     return facts
 
@@ -167,10 +176,12 @@ def _facts(path, metadata):
 def _check_facts(path, f):
     "Raises BadInput when what the file says of itself can't be."
     if f['arch'] not in ARCHS: raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
-    check_range(f'{path}: size', f['size'], 8, 2048)
-    if not _is_list(f['classes'], str): raise BadInput(f'{path}: its classes are no list of names')
+    check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
+    c = f['classes']
+    if not (_is_list(c, str) and 0 < len(c) == len(set(c))): raise BadInput(f'{path}: its classes are no list of different names')
     for k in ('mean','std'):
-        if not (_is_list(f[k], float) and len(f[k]) == 3): raise BadInput(f'{path}: its {k} is no list of three numbers')
+        if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(map(math.isfinite, f[k]))):
+            raise BadInput(f'{path}: its {k} is no list of three numbers')
     if min(f['std']) <= 0: raise BadInput(f"{path}: its std is {f['std']}, and must be above 0")
 
 def _is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
@@ -185,9 +196,9 @@ def load_model(
     metadata,tensors = _read(path)
     facts = _facts(path, metadata)
     _check_facts(path, facts)
-    model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes']))
-    try: model.load_state_dict(tensors)
+    with torch.device('meta'): model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes'])) # shapes alone, no memory
+    try: model.load_state_dict(tensors, assign=True)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]
         raise BadInput(f"{path} does not fit the network {facts['arch']} with {len(facts['classes'])} classes: {what}") from e
-    return Classifier(model, *(facts[k] for k in ('classes','size','mean','std')), facts=facts)
+    return Classifier(model.float(), *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)

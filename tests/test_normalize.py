@@ -117,8 +117,10 @@ def test_accuracy_can_be_given(learn, tmp_path, monkeypatch):
 def test_any_size_against_torchvision(file, h, w, as_float, one):
     clf = _clf(file)
     x = (255*images((1 if one else 3, 3, h, w), h*w)).byte()
-    ref = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Resize(32, antialias=True), v2.CenterCrop(32), v2.Normalize(*imagenet_stats)])
-    with torch.no_grad(): want = clf.model(ref(x)).softmax(1)
+    square = x[..., (h-min(h,w))//2:, (w-min(h,w))//2:][..., :min(h,w), :min(h,w)]/255
+    big = v2.functional.resize(square, [64, 64], antialias=True)
+    small = torch.nn.functional.interpolate(big, size=(32, 32), mode='bilinear', align_corners=True) # what a grid of samples comes to
+    with torch.no_grad(): want = clf.model(v2.functional.normalize(small, *imagenet_stats)).softmax(1)
     got = clf((x/255 if as_float else x)[0] if one else (x/255 if as_float else x))
     for p,q in zip([got] if one else got, want):
         assert list(p.values()) == sorted(p.values(), reverse=True) and sum(p.values()) == pytest.approx(1, abs=1e-5)
@@ -127,6 +129,29 @@ def test_any_size_against_torchvision(file, h, w, as_float, one):
 def test_an_image_file(file, tiny):
     got = load_model(file)(v2.functional.pil_to_tensor(Image.open(image_files(tiny)[0]).convert('RGB')))
     assert len(got) == 10 and isinstance(first(got), str) and all(isinstance(p, float) for p in got.values())
+
+def test_it_answers_as_the_pipeline_does(learn, file):
+    dls, clf = learn.dls, _clf(file)
+    x = torch.cat([b[0] for b in dls.valid]).as_subclass(torch.Tensor)
+    for want,f in zip(x, dls.valid_ds.items):
+        got = clf.prepare(v2.functional.pil_to_tensor(Image.open(f).convert('RGB'))[None])[0]
+        assert (got - want).abs().mean() < .01 and (got - want).abs().max() < .05 # rounding to bytes, divided by std
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes(file, dtype):
+    x = (255*images((2, 3, 40, 50), 0)).byte()
+    for p,q in zip(load_model(file).to(dtype)(x), _clf(file)(x)): assert p == pytest.approx(q, abs=.05)
+
+def test_it_is_never_in_training_mode(file):
+    clf = load_model(file)
+    x, before = (255*images((2, 3, 40, 50), 0)).byte(), [b.clone() for b in clf.model.buffers()]
+    clf.train()(x)
+    assert not clf.model.training and all(torch.equal(a, b) for a,b in zip(before, clf.model.buffers()))
+
+def test_weights_of_half_precision_are_read_as_floats(file, tmp_path):
+    save_file({k: v.bfloat16() if v.is_floating_point() else v for k,v in load_file(file).items()}, tmp_path/'m.safetensors',
+              metadata={'imagenette_course': json.dumps(load_model(file).facts)})
+    assert next(load_model(tmp_path/'m.safetensors').model.parameters()).dtype == torch.float32
 
 def test_other_statistics_and_none(tiny, tmp_path):
     for stats in (None, ([.1, .2, .3], [.4, .5, .6])):
@@ -169,14 +194,16 @@ def test_a_pickle_is_never_read(tmp_path):
     (dict(mean=None), 'lacks mean'), (dict(classes=None, size=None), 'lacks classes, size'), (dict(arch='vgg16'), "'vgg16' is not known"),
     (dict(arch='xresnet34'), 'does not fit the network xresnet34'), (dict(classes=['a', 'b']), 'does not fit the network xresnet18 with 2 classes: size mismatch'),
     (dict(size=10**6), 'size=1000000'), (dict(size='32'), "size='32'"), (dict(std=[1., 0., 1.]), 'std'), (dict(mean=[1.]), 'mean'), (dict(mean='abc'), 'mean'),
-    (dict(classes='abc'), 'classes')])
+    (dict(classes='abc'), 'classes'), (dict(classes=['a']*10), 'different names'), (dict(classes=[]), 'different names'), (dict(presize=8), 'presize=8'),
+    (dict(std=[1., float('nan'), 1.]), 'std'), (dict(mean=[0., float('inf'), 0.]), 'mean'), (dict(classes=[str(i) for i in range(300_000)]), 'size mismatch')])
 def test_files_that_do_not_fit(file, tmp_path, change, words):
     bad = tmp_path/'m.safetensors'
     with_metadata(file, bad, **change)
     with pytest.raises(BadInput) as e: load_model(bad)
     assert words in str(e.value) and str(bad) in str(e.value) and len(str(e.value).splitlines()) == 1, str(e.value)
 
-@pytest.mark.parametrize('metadata,words', [(None, 'lacks the metadata'), ({'x': 'y'}, 'lacks the metadata'), ({'imagenette_course': '{'}, 'is no JSON'), ({'imagenette_course': '[]'}, 'lacks arch')])
+@pytest.mark.parametrize('metadata,words', [(None, 'lacks the metadata'), ({'x': 'y'}, 'lacks the metadata'), ({'imagenette_course': '{'}, 'is no JSON'), ({'imagenette_course': '{}'}, 'lacks arch'), ({'imagenette_course': '[]'}, 'a list and no dict'), ({'imagenette_course': '5'}, 'an? int and no dict'),
+                                            ({'imagenette_course': '['*200_000}, 'is no JSON')])
 def test_files_without_facts(tmp_path, metadata, words):
     save_file({'w': torch.zeros(2)}, tmp_path/'m.safetensors', metadata=metadata)
     with pytest.raises(BadInput, match=words): load_model(tmp_path/'m.safetensors')
