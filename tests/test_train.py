@@ -169,7 +169,8 @@ def test_module_can_be_run(tiny, tmp_path):
     (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
     (('--data', 'nowhere'), "'nowhere' is neither"), (('--mixup', 0), '--mixup: alpha=0'), (('--mixup', -1), '--mixup: alpha=-1'),
     (('--smooth', 1), '--smooth: eps=1'), (('--smooth', -.1), '--smooth: eps=-0.1'), (('--tta', -1), '--tta=-1'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
-    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'xresnet18 needs images of 17 px or more'), (('--progressive', '1:x'), "'1:x'"),
+    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'xresnet18 needs images of 17 px or more'), (('--size', 16), '16 px are too small'),
+    (('--progressive', '1:32:41'), 'bs=41'), (('--progressive', '1:32:1'), 'bs=1'), (('--data', 'nowhere', '--noise', 3), '--noise=3'), (('--progressive', '1:x'), "'1:x'"),
     (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--progressive', '1:32', '--size', 32), '--size and --progressive')])
 def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
@@ -233,6 +234,13 @@ def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train_module, 'fit', stop)
     with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
     assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
+
+def test_ctrl_c_of_a_forced_run_says_nothing_of_the_old_one(result, tiny, tmp_path, monkeypatch, capsys):
+    (tmp_path/'history.csv').write_bytes((result[1]/'history.csv').read_bytes())
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr(train_module, 'fit', stop)
+    with pytest.raises(SystemExit): imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
+    assert 'stopped before an epoch was finished' in capsys.readouterr().err
 
 def test_the_batch_fits_a_small_set(own, tmp_path):
     assert train(own, epochs=1, size=32, workers=0, subset=1, out=tmp_path/'a')['options']['bs'] == 10
