@@ -104,17 +104,18 @@ def draw_lam(
 ) -> torch.Tensor: # (n,) in 0..1
     "Draws from Beta(alpha, alpha) without waiting for the device. Raises BadInput for `alpha` of 0 or less."
     check_range('n', n, 1); _check_alpha(alpha)
-    a = torch.full((2, n), alpha + 1., device=device)
+    on = 'cpu' if device is not None and torch.device(device).type == 'mps' else device # MPS may have no gamma
+    a = torch.full((2, n), alpha + 1., device=on)
     gamma = Gamma(a, torch.ones_like(a), validate_args=False).sample() # to validate is to wait for a GPU
     log = gamma.log() - torch.empty_like(a).exponential_()/alpha
-    return torch.sigmoid(log[0] - log[1])
+    return torch.sigmoid(log[0] - log[1]).to(device)
 
 # %% ../nbs/05_mixup.ipynb #785d6178
 def _mixed_loss(loss_func, preds, y, lam, perm):
     "The loss of each item against its own class and its partner's, blended."
     with NoneReduce(loss_func) as each:
         loss = lam*each(preds, y) + (1-lam)*each(preds, y[perm])
-    how = getattr(loss_func, 'reduction', 'mean')
+    how = getattr(loss_func, 'keywords', {}).get('reduction') or getattr(loss_func, 'reduction', 'mean') # of a partial, or its own
     return loss.mean() if how == 'mean' else loss.sum() if how == 'sum' else loss
 
 # %% ../nbs/05_mixup.ipynb #8261d03c
@@ -126,7 +127,8 @@ def mixup_loss(
     perm:torch.Tensor, # (n,) int64, partners
 ) -> torch.Tensor: # one number, for `reduction` 'none' one for each image
     """The loss on mixed targets, without building them when `y` are class numbers. `loss_func` is left as it was, whatever
-    happens. Raises BadInput for `lam` outside 0..1 and shapes that do not fit. Zhang et al. 2017, section 2."""
+    happens. With class weights the mean is over images, as fastai has it, not over weights as in the plain loss. Raises
+    BadInput for `lam` outside 0..1 and shapes that do not fit. Zhang et al. 2017, section 2."""
     lam = _check_pairs(lam, perm, len(y))
     if y.is_floating_point(): return loss_func(preds, mix_pairs(y, lam, perm))
     return _mixed_loss(loss_func, preds, y, lam, perm)

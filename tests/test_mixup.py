@@ -212,6 +212,8 @@ def test_reductions_and_weights(reduction):
     for f in (nn.CrossEntropyLoss(weight=w, reduction=reduction), CrossEntropyLossFlat(weight=w, reduction=reduction)):
         assert torch.allclose(mixup_loss(f, logits, y, lam, perm), F.cross_entropy(logits, soft, weight=w, reduction=reduction), atol=1e-5)
         assert f.reduction == reduction
+    ours = mixup_loss(partial(F.cross_entropy, reduction=reduction), logits, y, lam, perm)
+    assert torch.allclose(ours, F.cross_entropy(logits, soft, reduction=reduction), atol=1e-5)
 
 def test_targets_that_are_floats_are_mixed_themselves():
     x,y,lam,perm = case(2)
