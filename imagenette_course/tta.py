@@ -56,8 +56,7 @@ def _as_found(learn):
     before = [(vars(o), dict(vars(o))) for o in (learn, *learn.cbs)]
     modes = [(m, m.training) for m in learn.model.modules()]
     learn.cbs = learn.cbs.filter(lambda o: not isinstance(o, (Recorder, ProgressCallback)))
-    learn.add_cb(_NoRecord())
-    try: yield
+    try: learn.add_cb(_NoRecord()); yield
     finally:
         for now,old in before:
             now.update(old)
