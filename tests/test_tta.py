@@ -1,5 +1,5 @@
 "Combining views, and test time augmentation of learners: fresh, saved, exported, interrupted, in mixed precision."
-import copyreg, warnings
+import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +12,6 @@ from imagenette_course.tta import combine_views, tta
 from fastai.vision.all import (Callback, CancelFitException, CrossEntropyLossFlat, DataLoader, Datasets, EarlyStoppingCallback, Learner, MixUp,
                                SaveModelCallback, TfmdDL, accuracy, load_learner, noop, set_seed, xresnet18)
 from hypothesis import given, settings, strategies as st
-from plum import Function
 from torch import nn
 
 class Pool(nn.Sequential):
@@ -39,18 +38,6 @@ def learn(dls, trained):
     res = get_learner(dls, Pool)
     res.model.load_state_dict(trained.model.state_dict())
     return res
-
-def function_of(*fs):
-    res = Function(fs[0])
-    for f in fs: res.dispatch(f)
-    return res
-
-@pytest.fixture
-def picklable_transforms():
-    "Transforms made from functions hold functions of plum-dispatch, which from its version 2.10 on can't be pickled."
-    copyreg.pickle(Function, lambda f: (function_of, tuple(o.implementation for o in f.methods)))
-    yield
-    del copyreg.dispatch_table[Function]
 
 def by_numpy(plain, views, beta, reduce):
     "Independent of torch, in float64, view by view."
@@ -209,7 +196,7 @@ def test_save_and_load(learn, dls, tmp_path):
     other.load('weights')
     assert torch.allclose(tta(other, n=2)[0], ref, atol=1e-6)
 
-def test_export_and_load(learn, tiny, tmp_path, picklable_transforms):
+def test_export_and_load(learn, tiny, tmp_path):
     learn.export(tmp_path/'learner.pkl')
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
