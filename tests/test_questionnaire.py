@@ -1,5 +1,5 @@
 "The numerical questions against torch, torchvision and fastai, the reading of replies, and the quiz in a process of its own."
-import os, random, re, subprocess, sys
+import json, os, random, re, subprocess, sys
 from contextlib import nullcontext
 
 import pytest
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings, strategies as st
 from torch import nn
 
+from conftest import ROOT
 from imagenette_course import questionnaire
 from imagenette_course.dataset import BadInput
 from imagenette_course.questionnaire import *
@@ -271,3 +272,16 @@ def test_from_a_shell():
     proc = shell('quiz(2, seed=4); quiz(9, seed=4); quiz()', input='\n'.join([*answers(4, 2), '', 'q', 'nothing']) + '\n')
     assert proc.returncode == 0 and proc.stderr == ''
     assert re.findall(r'\d of \d right', proc.stdout) == ['2 of 2 right', '0 of 1 right', '0 of 0 right'] # the last at the end of the input
+
+# the notebook
+
+def test_all_questions_are_there_and_their_answers_unfold():
+    nb = json.loads((ROOT/'nbs/07_questionnaire.ipynb').read_text())
+    text = '\n\n'.join(''.join(o['source']) for o in nb['cells'] if o['cell_type'] == 'markdown')
+    heads = re.findall(r'^### ((?:Further research )?\d+) · ', text, re.M)
+    assert heads == [*map(str, range(1, 15)), *(f'Further research {i}' for i in range(1, 5))]
+    for part in re.split(r'^### (?=(?:Further research )?\d+ · )', text, flags=re.M)[1:]:
+        assert part.count('<details>\n<summary><b>') == 1 and re.search(r'\*Chapter 0\d, ', part), part[:40]
+    folds = re.findall(r'(^<details>\n<summary>[^\n]+</summary>\n\n(?:.+?)\n\n</details>(?:\n\n|\Z))', text, re.M | re.S) # Markdown needs the empty lines
+    assert len(folds) == text.count('<details>') == text.count('</details>') == 21
+    assert all(o.count('<summary>') == 1 and o.count('```') % 2 == 0 for o in folds)
