@@ -273,6 +273,21 @@ def test_from_a_shell():
     assert proc.returncode == 0 and proc.stderr == ''
     assert re.findall(r'\d of \d right', proc.stdout) == ['2 of 2 right', '0 of 1 right', '0 of 0 right'] # the last at the end of the input
 
+@pytest.mark.slow
+def test_in_a_notebook_kernel():
+    "With a reader the prompts reach it, without one the quiz ends."
+    from jupyter_client.manager import start_new_kernel
+    env = {k: v for k,v in os.environ.items() if k != 'IN_TEST'}
+    manager,client = start_new_kernel(kernel_name='python3', env=env)
+    out, replies = [], iter([*answers(4, 1), 'q'])
+    def show(msg): out.append(msg['content'].get('text', '') + str(msg['content'].get('evalue', '')))
+    try:
+        client.execute_interactive('from imagenette_course.questionnaire import quiz; quiz(seed=4);', allow_stdin=True, timeout=100,
+                                   output_hook=show, stdin_hook=lambda msg: client.input(next(replies)))
+        client.execute_interactive('quiz(seed=4);', allow_stdin=False, timeout=100, output_hook=show)
+    finally: manager.shutdown_kernel(now=True)
+    assert re.findall(r'\d of \d right', ''.join(out)) == ['1 of 1 right', '0 of 0 right']
+
 # the notebook
 
 def test_all_questions_are_there_and_their_answers_unfold():
