@@ -34,7 +34,8 @@ def smoothed_question(
     n,eps = rng.randint(3, 10), rng.choice((.1, .2, .3))
     i,off = rng.randrange(n), eps/n
     answer = tuple(1 - eps + off if k == i else off for k in range(n))
-    text = f'Label smoothing with eps={eps} and {n} classes: what is the target of class index {i}? {n} numbers, to two decimals.'
+    text = (f'Label smoothing with eps={eps} and {n} classes: what is the target of class index {i}? '
+            f'{n} numbers, to two decimals.')
     why = (f'Each class gets eps/N = {eps}/{n} = {_show([off])}, and index {i}, place {i+1}, has 1 - eps on top: '
            f'{_show([answer[i]])}. They add up to 1.')
     return Question(text, answer, _tol, why)
@@ -70,8 +71,8 @@ def epochs_question(
 ) -> Question: # one number, epochs
     "Asks how many epochs a schedule with `fine_tune` has."
     small,large = rng.randint(1, 9), rng.randint(1, 9)
-    text = (f'Progressive resizing: learn.fit_one_cycle({small}) on small images, then learn.fine_tune({large}) on large ones. '
-            'How many epochs are trained in all?')
+    text = (f'Progressive resizing: learn.fit_one_cycle({small}) on small images, then learn.fine_tune({large}) '
+            'on large ones. How many epochs are trained in all?')
     why = f'fine_tune trains one epoch with the body frozen before its own: {small} + 1 + {large} = {small + 1 + large}.'
     return Question(text, (float(small + 1 + large),), .1, why)
 
@@ -83,8 +84,8 @@ def pixels_question(
     e1,e2 = rng.randint(2, 6), rng.randint(1, 4)
     s1,s2 = rng.choice((64, 96)), rng.choice((128, 160, 192))
     total = e1*s1**2 + e2*s2**2
-    text = (f'{e1} epochs at {s1} px and then {e2} at {s2} px, square images: how many pixels of each image does the network '
-            'see in all (rows times columns, colours not counted)? To within 1%.')
+    text = (f'{e1} epochs at {s1} px and then {e2} at {s2} px, square images: how many pixels of each image '
+            'does the network see in all (rows times columns, colours not counted)? To within 1%.')
     why = (f'{e1} x {s1}² + {e2} x {s2}² = {total:,}. As much as {total/s2**2:.1f} epochs at {s2} px: '
            'what a plain training should get to be compared with it.')
     return Question(text, (float(total),), .01*total, why)
@@ -111,7 +112,8 @@ def parse_numbers(
     words = re.sub(r'tensor|[][(){},;]', ' ', s).split()
     values = [_value(o) for o in words]
     if len(values) == n and None not in values: return values
-    found = next((f'{w[:20]!r} is not a number' for w,v in zip(words, values) if v is None), f'{len(values)} of them were found')
+    wrong = [w for w,v in zip(words, values) if v is None]
+    found = f'{wrong[0][:20]!r} is not a number' if wrong else f'{len(values)} of them were found'
     raise BadInput(f"{n} {'number is' if n == 1 else 'numbers are'} expected, such as 0.25, 1/4, 25% or 3.5e6; {found}")
 
 # %% ../nbs/07_questionnaire.ipynb #5b916883
@@ -159,7 +161,8 @@ def _pose(question, title, ask):
     print(f'\n{title}. {question.text}')
     values = _reply(question, ask)
     right = values is not None and is_right(question, values)
-    print('Right.' if right else f'{"The answer" if values is None else "No, it"} is {_show(question.answer)}.', question.why)
+    verdict = 'Right.' if right else f'{"The answer" if values is None else "No, it"} is {_show(question.answer)}.'
+    print(verdict, question.why)
     return right
 
 # %% ../nbs/07_questionnaire.ipynb #0c98603e
@@ -180,6 +183,6 @@ def quiz(
         for q in _questions(n, random.Random(seed)):
             right += _pose(q, f'{asked+1} of {n}', ask or _input)
             asked += 1
-    except (EOFError, KeyboardInterrupt): print()
+    except (EOFError, KeyboardInterrupt): pass # ended by the reader
     print(f'\n{right} of {asked} right.')
     return Score(right, asked)

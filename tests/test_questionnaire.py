@@ -1,5 +1,5 @@
 "The numerical questions against torch, torchvision and fastai, the reading of replies, and the quiz in a process of its own."
-import os, random, re, subprocess, sys
+import json, os, random, re, subprocess, sys
 from contextlib import nullcontext
 
 import pytest
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings, strategies as st
 from torch import nn
 
+from conftest import ROOT
 from imagenette_course import questionnaire
 from imagenette_course.dataset import BadInput
 from imagenette_course.questionnaire import *
@@ -271,3 +272,31 @@ def test_from_a_shell():
     proc = shell('quiz(2, seed=4); quiz(9, seed=4); quiz()', input='\n'.join([*answers(4, 2), '', 'q', 'nothing']) + '\n')
     assert proc.returncode == 0 and proc.stderr == ''
     assert re.findall(r'\d of \d right', proc.stdout) == ['2 of 2 right', '0 of 1 right', '0 of 0 right'] # the last at the end of the input
+
+@pytest.mark.slow
+def test_in_a_notebook_kernel():
+    "With a reader the prompts reach it, without one the quiz ends."
+    from jupyter_client.manager import start_new_kernel
+    env = {k: v for k,v in os.environ.items() if k != 'IN_TEST'}
+    manager,client = start_new_kernel(kernel_name='python3', env=env)
+    out, replies = [], iter([*answers(4, 1), 'q'])
+    def show(msg): out.append(msg['content'].get('text', '') + str(msg['content'].get('evalue', '')))
+    try:
+        client.execute_interactive('from imagenette_course.questionnaire import quiz; quiz(seed=4);', allow_stdin=True, timeout=100,
+                                   output_hook=show, stdin_hook=lambda msg: client.input(next(replies)))
+        client.execute_interactive('quiz(seed=4);', allow_stdin=False, timeout=100, output_hook=show)
+    finally: manager.shutdown_kernel(now=True)
+    assert re.findall(r'\d of \d right', ''.join(out)) == ['1 of 1 right', '0 of 0 right']
+
+# the notebook
+
+def test_all_questions_are_there_and_their_answers_unfold():
+    nb = json.loads((ROOT/'nbs/07_questionnaire.ipynb').read_text())
+    text = '\n\n'.join(''.join(o['source']) for o in nb['cells'] if o['cell_type'] == 'markdown')
+    heads = re.findall(r'^### ((?:Further research )?\d+) · ', text, re.M)
+    assert heads == [*map(str, range(1, 15)), *(f'Further research {i}' for i in range(1, 5))]
+    for part in re.split(r'^### (?=(?:Further research )?\d+ · )', text, flags=re.M)[1:]:
+        assert part.count('<details>\n<summary><b>') == 1 and re.search(r'\*Chapter 0\d, ', part), part[:40]
+    folds = re.findall(r'(^<details>\n<summary>[^\n]+</summary>\n\n(?:.+?)\n\n</details>(?:\n\n|\Z))', text, re.M | re.S) # Markdown needs the empty lines
+    assert len(folds) == text.count('<details>') == text.count('</details>') == 21
+    assert all(o.count('<summary>') == 1 and o.count('```') % 2 == 0 for o in folds)
