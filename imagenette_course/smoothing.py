@@ -150,8 +150,7 @@ def plot_reliability(
         n,c,r = (torch.bincount(i, weights=o, minlength=n_bins) for o in (torch.ones_like(conf), conf, right))
         k = n > 0
         ax.plot([0,1], [0,1], color='grey', ls='--', lw=1)
-        ax.plot((c/n)[k].numpy(), (r/n)[k].numpy(), color='#0072B2', lw=1)
-        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6)
+        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6, clip_on=False)
         over = (conf.mean() - right.mean()).item()
         ax.set_title(f"{name}:\n{abs(over):.1%} {'over' if over > 0 else 'under'}-confident, ECE {calibration_error(probs, targets).item():.3f}", size=9)
         ax.set(xlabel='confidence', xlim=(0,1), ylim=(0,1)); ax.grid(alpha=.3)

@@ -296,8 +296,8 @@ def test_reliability_diagram():
     fig = plot_reliability({'a': two([.75]*4, [1, 1, 0, 0]), 'b': two([.6]*2, [1, 1])}, 5)
     titles = [ax.get_title() for ax in fig.axes]
     assert titles == ['a:\n25.0% over-confident, ECE 0.250', 'b:\n40.0% under-confident, ECE 0.400']
-    (x,), (y,) = (o.tolist() for o in fig.axes[0].lines[1].get_data())
-    assert (x, y) == (pytest.approx(.75), .5)
+    assert fig.axes[0].collections[0].get_offsets().tolist() == [pytest.approx([.75, .5])]
+    assert fig.axes[1].collections[0].get_offsets().tolist() == [pytest.approx([.6, 1])]
     smoothing.plt.close(fig)
 
 # ---- on a GPU
