@@ -90,7 +90,7 @@ def smooth_cross_entropy(
     `label_smoothing=eps`, whose mean of weighted labels divides by the sum of their weights. Raises BadInput."""
     eps = _check_options(eps, weight, reduction)
     logits,targets = _check_batch(logits, targets, weight)
-    if weight is None and targets.ndim == 1:
+    if weight is None and targets.ndim == 1 and torch.is_grad_enabled() and logits.requires_grad: # there will be a backward pass
         loss = _SmoothCE.apply(logits, targets, eps)
         return loss if reduction == 'none' else loss.mean() if reduction == 'mean' else loss.sum()
     dtype = _acc_dtype(logits)
