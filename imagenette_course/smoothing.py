@@ -90,7 +90,7 @@ def smooth_cross_entropy(
     `label_smoothing=eps`, whose mean of weighted labels divides by the sum of their weights. Raises BadInput."""
     eps = _check_options(eps, weight, reduction)
     logits,targets = _check_batch(logits, targets, weight)
-    if weight is None and targets.ndim == 1:
+    if weight is None and targets.ndim == 1 and torch.is_grad_enabled() and logits.requires_grad: # there will be a backward pass
         loss = _SmoothCE.apply(logits, targets, eps)
         return loss if reduction == 'none' else loss.mean() if reduction == 'mean' else loss.sum()
     dtype = _acc_dtype(logits)
@@ -150,8 +150,7 @@ def plot_reliability(
         n,c,r = (torch.bincount(i, weights=o, minlength=n_bins) for o in (torch.ones_like(conf), conf, right))
         k = n > 0
         ax.plot([0,1], [0,1], color='grey', ls='--', lw=1)
-        ax.plot((c/n)[k].numpy(), (r/n)[k].numpy(), color='#0072B2', lw=1)
-        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6)
+        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6, clip_on=False)
         over = (conf.mean() - right.mean()).item()
         ax.set_title(f"{name}:\n{abs(over):.1%} {'over' if over > 0 else 'under'}-confident, ECE {calibration_error(probs, targets).item():.3f}", size=9)
         ax.set(xlabel='confidence', xlim=(0,1), ylim=(0,1)); ax.grid(alpha=.3)
