@@ -296,7 +296,7 @@ def test_all_questions_are_there_and_their_answers_unfold():
     heads = re.findall(r'^### ((?:Further research )?\d+) · ', text, re.M)
     assert heads == [*map(str, range(1, 15)), *(f'Further research {i}' for i in range(1, 5))]
     for part in re.split(r'^### (?=(?:Further research )?\d+ · )', text, flags=re.M)[1:]:
-        assert part.count('<details>\n<summary><b>') == 1 and re.search(r'\*Chapter 0\d, ', part), part[:40]
+        assert part.count('<details>\n<summary><b>') == 1 and re.search(r'\*\[?Chapter 0\d, ', part), part[:40]
     folds = re.findall(r'(^<details>\n<summary>[^\n]+</summary>\n\n(?:.+?)\n\n</details>(?:\n\n|\Z))', text, re.M | re.S) # Markdown needs the empty lines
     assert len(folds) == text.count('<details>') == text.count('</details>') == 21
     assert all(o.count('<summary>') == 1 and o.count('```') % 2 == 0 for o in folds)
