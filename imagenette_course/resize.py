@@ -32,20 +32,21 @@ def map_sides(
 # %% ../nbs/03_progressive_resizing.ipynb #45a22b1d
 def smallest_size(
     model:nn.Module, # of images (n, 3, size, size)
-    above:int=1, # smallest size to try, pixels
 ) -> int: # pixels
-    "The smallest size at which every layer that halves is given a map of 2 px or more."
-    enough = lambda size: min(map_sides(model, size), default=2) > 1
-    lo = hi = above
-    while not enough(hi): lo,hi = hi,2*hi
-    return bisect_left(range(hi+1), True, lo=lo, key=enough)
+    "The smallest size at which every layer that halves is given a map of 2 px or more. Raises BadInput without one."
+    def enough(size):
+        try: return min(map_sides(model, size), default=2) > 1
+        except RuntimeError: return False # such as a filter that is larger than its map
+    hi = next((o for o in (2**i for i in range(13)) if enough(o)), None)
+    if hi is None: raise BadInput(f'model is a {type(model).__name__} that takes images of no size up to 4096 px')
+    return bisect_left(range(hi+1), True, lo=hi//2, key=enough)
 
 def _check_map(model, size):
     "Raises BadInput when images of `size` are too small for the network."
     try: sides = map_sides(model, size)
     except RuntimeError as e: raise BadInput(f'size={size}: the network can not take it ({str(e).splitlines()[0]})') from e
     if min(sides, default=2) > 1: return
-    raise BadInput(f'size={size}: the network has a map of 1 px left to halve, use {smallest_size(model, size)} or more')
+    raise BadInput(f'size={size}: the network has a map of 1 px left to halve, use {smallest_size(model)} or more')
 
 # %% ../nbs/03_progressive_resizing.ipynb #98f60b90
 def at_size(
@@ -133,15 +134,21 @@ def progressive_fit(
     show:bool=True, # False: print nothing
 ) -> Run: # one record of all stages; `settings['stages']` tells them
     """Trains the first stage with `fit_one_cycle` and each later one, at a larger size, with `fine_tune`, which adds an
-    epoch. The learner keeps the loaders of the last stage. Raises BadInput, before training, for what can't work."""
+    epoch. The learner keeps the loaders of the last stage, also when it is stopped. Raises BadInput, before training, for
+    what can't work."""
     stages = _as_stages(stages)
     _check_learner(learn, stages)
     run = new_run(learn, sum(n_epochs(stages)), max(o.lr for o in stages), name, cbs)
-    run.settings['stages'], recorder = [tuple(o) for o in stages], RecordRun(run)
-    for i,o in enumerate(stages):
-        learn.dls = at_size(learn.dls, o.size, o.bs)
-        run.settings.update(learn.dls.settings)
-        fit_recorded(learn.fine_tune if i else learn.fit_one_cycle, o.epochs, o.lr, recorder, cbs, show)
+    run.settings['stages'], recorder, dls = [tuple(o) for o in stages], RecordRun(run), learn.dls
+    try:
+        for i,o in enumerate(stages):
+            learn.dls = at_size(dls, o.size, o.bs)
+            run.settings.update(learn.dls.settings)
+            fit_recorded(learn.fine_tune if i else learn.fit_one_cycle, o.epochs, o.lr, recorder, cbs, show)
+    except BaseException: # Ctrl-C, too
+        learn.unfreeze()
+        learn.dls = at_size(dls, stages[-1].size, stages[-1].bs)
+        raise
     return run
 
 # %% ../nbs/03_progressive_resizing.ipynb #a69b877a
@@ -199,6 +206,7 @@ class ProgressiveResize(Callback):
     def before_fit(self): _check_growth(self.learn, self.sizes)
     def before_batch(self):
         x,*rest = self.xb
+        if x.shape[-2:] != (self.sizes[-1],)*2: raise BadInput(f'last={self.sizes[-1]}: it must be the size of the loaders, {tuple(x.shape[-2:])}')
         self.learn.xb = (resize_batch(x, size_at(self.pct_train, self.sizes, self.end)), *rest)
 
 # %% ../nbs/03_progressive_resizing.ipynb #658d4072

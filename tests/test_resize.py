@@ -381,3 +381,34 @@ def test_training_on_the_gpu_waits_for_nothing(tiny):
     assert next(learn.model.parameters()).is_cuda and {o[0] for o in watch.train} == {32, 48, 64} and len(run.history) == 2
     run = progressive_fit(learn, [(1, 32, 8, 1e-3), (1, 64, 8, 1e-3)], show=False)
     assert next(learn.model.parameters()).is_cuda and learn.dls.device.type == 'cuda' and len(run.history) == 3
+
+# -- when something gets in the way
+
+class Stop(Callback):
+    "Ctrl-C at the second batch."
+    def after_pred(self):
+        if self.training and self.iter == 1: raise KeyboardInterrupt
+
+def test_a_stopped_learner_has_the_loaders_of_the_last_stage(dls):
+    learn = get_learner(dls, Pool)
+    learn.splitter = lambda m: [[m[2].weight], [m[2].bias]]
+    with pytest.raises(KeyboardInterrupt): progressive_fit(learn, [(1, 16, 8, 1e-2), (1, 32, 8, 1e-2)], cbs=Stop(), show=False)
+    assert learn.dls.settings['size'] == 32 and all(p.requires_grad for p in learn.model.parameters())
+    assert not any(isinstance(o, Stop) for o in learn.cbs)
+
+def test_presize_does_not_drift(tiny):
+    learn = get_learner(get_dls(tiny, 8, 48, presize=76, workers=0), Pool)
+    run = progressive_fit(learn, [(1, 17, 8, 1e-2), (1, 48, 8, 1e-2)], show=False)
+    assert learn.dls.settings['presize'] == 76 == run.settings['presize']
+
+@pytest.mark.parametrize('last', [24, 48])
+def test_growing_to_another_size_than_that_of_plain_loaders(dls, last):
+    plain = get_dls(dls.path, 8, 32, workers=0)
+    del plain.settings
+    with pytest.raises(BadInput, match=f'last={last}: it must be the size of the loaders'):
+        with (learn := Learner(plain, Pool(10), CrossEntropyLossFlat())).no_bar(), learn.no_logging(): learn.fit(1, cbs=ProgressiveResize(16, last, step=8))
+
+def test_smallest_size_without_padding():
+    assert smallest_size(nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Conv2d(4, 4, 3))) == 9 # 9 -> 3 -> 1
+    with pytest.raises(BadInput, match='model is a Sequential that takes images of no size'):
+        smallest_size(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3*33*33, 2), nn.Linear(5, 2)))
