@@ -7,7 +7,7 @@ __all__ = ['ARCHS', 'recipe', 'get_learner', 'versions', 'device_name', 'Run', '
            'no_output', 'new_run', 'fit_recorded', 'fit', 'plot_history', 'compare', 'confusion', 'plot_confusion']
 
 # %% ../nbs/01_baseline.ipynb #316b7522
-import platform
+import inspect, platform
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -33,6 +33,13 @@ ARCHS = [o for o in dir(xresnet) if re.fullmatch(r'x(res|se_res|se_resnext|resne
 def _name(o):
     "The name of a function, of what a `partial` calls, or of an object's class."
     return getattr(getattr(o, 'func', o), '__name__', None) or type(o).__name__
+
+def _described(o):
+    "The name of a loss, an optimizer or a callback, with the numbers and words that it was given: `MixUp(alpha=0.2)`."
+    names = inspect.signature(type(o).__init__).parameters
+    args = {k: v for k,v in getattr(o, '__dict__', {}).items() if k in names and v != names[k].default and isinstance(v, (int, float, str))}
+    args.update({k: getattr(v, '__name__', v) for k,v in getattr(o, 'keywords', {}).items()})
+    return _name(o) + (f"({', '.join(f'{k}={v}' for k,v in args.items())})" if args else '')
 
 # %% ../nbs/01_baseline.ipynb #c1fce665
 def get_learner(
@@ -117,8 +124,9 @@ def run_settings(
     cbs, # callbacks for this run alone
 ) -> dict: # arch, loss, opt, cbs, train and val (numbers of images), and the settings of `get_dls`
     "What tells a run from another one, beside its seed and its schedule."
-    cbs = sorted({_name(o) for o in [*learn.cbs, *L(cbs)]} - {_name(o) for o in defaults.callbacks})
-    return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_name(learn.loss_func), opt=_name(learn.opt_func),
+    usual = {_name(o) for o in defaults.callbacks}
+    cbs = sorted(_described(o) for o in [*learn.cbs, *L(cbs)] if _name(o) not in usual)
+    return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_described(learn.loss_func), opt=_described(learn.opt_func),
                 cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds), **getattr(learn.dls, 'settings', {}))
 
 # %% ../nbs/01_baseline.ipynb #71aabcce

@@ -7,7 +7,8 @@ __all__ = ['KINDS', 'Question', 'smoothed_question', 'mixed_question', 'tta_ques
            'parse_numbers', 'is_right', 'Score', 'quiz']
 
 # %% ../nbs/07_questionnaire.ipynb #e3340aac
-import math, random, re
+import math, random, re, textwrap
+from functools import partial
 from typing import NamedTuple
 from .dataset import BadInput, check_range, in_test
 
@@ -156,13 +157,15 @@ class Score(NamedTuple):
     right:int # questions answered rightly
     asked:int # questions answered, rightly or not, or given up
 
+_wrap = partial(textwrap.fill, width=88) # no line that a terminal or a notebook would have to break
+
 def _pose(question, title, ask):
     "Asks one question, explains, and says whether the reply was right."
-    print(f'\n{title}. {question.text}')
+    print('', _wrap(f'{title}. {question.text}'), sep='\n')
     values = _reply(question, ask)
     right = values is not None and is_right(question, values)
     verdict = 'Right.' if right else f'{"The answer" if values is None else "No, it"} is {_show(question.answer)}.'
-    print(verdict, question.why)
+    print(_wrap(f'{verdict} {question.why}'))
     return right
 
 # %% ../nbs/07_questionnaire.ipynb #0c98603e

@@ -202,7 +202,8 @@ class ProgressiveResize(Callback):
         check_range('first', first, 8, 2048); check_range('last', last, 8, 2048); check_range('step', step, 1)
         if first >= last: raise BadInput(f'first={first}: sizes must grow, and last is {last}')
         if not 0 < check_range('end', end, 0, 1, float) < 1: raise BadInput(f'end={end}: it must lie between 0 and 1, without them')
-        self.sizes, self.end = [*range(first, last, step), last], end
+        store_attr()
+        self.sizes = [*range(first, last, step), last]
     def before_fit(self): _check_growth(self.learn, self.sizes)
     def before_batch(self):
         x,*rest = self.xb

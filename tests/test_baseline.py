@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, L, error_rate, xresnet18, xresnet50
+from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, L, OptimWrapper, error_rate, xresnet18, xresnet50
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from imagenette_course import baseline
 from imagenette_course.baseline import *
-from imagenette_course.dataset import get_dls
+from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.mixup import MixUp
+from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 
 class Pool(nn.Sequential):
     "A network of milliseconds: mean colour, and one linear layer."
@@ -132,6 +134,16 @@ def test_callbacks_are_settings(dls):
     class Nothing(Callback): pass
     assert fit(get_learner(dls, Pool), 1, 1e-2, cbs=Nothing()).settings['cbs'] == ['Nothing']
     assert fit(get_learner(dls, Pool, cbs=Nothing()), 1, 1e-2).settings['cbs'] == ['Nothing']
+
+def test_settings_tell_strengths_apart(dls):
+    "Runs that differ in alpha or eps alone must not be put together."
+    new = lambda alpha, eps: fit(get_learner(dls, Pool, LabelSmoothingCrossEntropy(eps)), 1, 1e-2, name='a', cbs=MixUp(alpha), show=False)
+    a,b,c = new(.2, .2), new(.3, .2), new(.2, .3)
+    assert (a.settings['cbs'], a.settings['loss']) == (['MixUp(alpha=0.2)'], 'LabelSmoothingCrossEntropy(eps=0.2)')
+    for other in (b, c):
+        with pytest.raises(BadInput, match="runs named 'a' differ in settings"): compare([a, other])
+    opt = partial(OptimWrapper, opt=torch.optim.AdamW)
+    assert fit(get_learner(dls, Pool, opt_func=opt), 1, 1e-2, show=False).settings['opt'] == 'OptimWrapper(opt=AdamW)'
 
 def test_a_second_fit_gets_other_batches_and_repeats(dls):
     def two():
