@@ -317,11 +317,11 @@ def subset(
 
 # %% ../nbs/00_dataset.ipynb #a4f21b2b
 class NamedImage(PILImage):
-    "A `PILImage` whose errors name the file."
+    "Makes a `PILImage`, with errors that name the file."
     @classmethod
     def create(cls, fn, **kwargs):
-        "An RGB image from file `fn`. Raises BadInput, with the file's name, when its content can't be read."
-        try: return super().create(fn, **kwargs)
+        "A `PILImage` from file `fn`, RGB. Raises BadInput, with the file's name, when its content can't be read."
+        try: return PILImage.create(fn, **kwargs) # no type of our own: `predict` takes any `PILImage` then
         except (FileNotFoundError, PermissionError): raise # they name the file
         except (OSError, SyntaxError, Image.DecompressionBombError) as e:
             raise BadInput(f'{fn} is not a readable image ({e}): remove it, or leave it out '

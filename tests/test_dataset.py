@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.vision.all import URLs, imagenet_stats, set_seed
+from fastai.vision.all import CrossEntropyLossFlat, Learner, PILImage, URLs, imagenet_stats, nn, set_seed
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
@@ -333,6 +333,14 @@ def test_every_kind_of_file_becomes_rgb(own, mode):
     im = Image.open(f).convert('L').convert('I;16') if mode == 'I;16' else Image.open(f).convert('RGB').convert(mode)
     im.save(f, format='TIFF' if mode in ('CMYK', 'I;16') else 'PNG')
     assert np.array(NamedImage.create(f)).shape == (im.height, im.width, 3)
+
+def test_predict_takes_an_image_in_memory(tiny):
+    "The same answer for a file, and for the `PILImage` that is in it."
+    dls = get_dls(tiny, 8, 32, workers=0)
+    learn = Learner(dls, nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, dls.c)), loss_func=CrossEntropyLossFlat())
+    file = dls.valid_ds.items[0]
+    with learn.no_bar(): a,b = learn.predict(file), learn.predict(PILImage.create(file))
+    assert a[0] == b[0] and torch.equal(a[2], b[2])
 
 def test_validation_is_the_centre_against_torchvision(tiny):
     "The middle square, scaled, as an independent library does it; both blurred, as they interpolate differently."
