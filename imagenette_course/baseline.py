@@ -52,6 +52,7 @@ def get_learner(
     **kwargs, # for fastai's `Learner`
 ) -> Learner: # with a fresh network and the metric accuracy
     "A learner whose network has one output for each class of `dls`. The same seed gives the same weights."
+    if isinstance(arch, nn.Module) or not callable(arch): raise BadInput(f'arch is a {type(arch).__name__}: it must be a function that makes a network, such as xresnet18')
     set_seed(check_range('seed', seed, 0, 2**32-1))
     learn = Learner(dls, arch(n_out=dls.c), loss_func=ifnone(loss_func, CrossEntropyLossFlat()),
                     metrics=L(accuracy) + L(metrics), cbs=cbs, **kwargs)
@@ -155,6 +156,7 @@ def new_run(
     cbs=None, # callbacks for this run alone
 ) -> Run: # without epochs
     "The record of a run that is about to begin. Raises BadInput for a bad number, or a learner without accuracy."
+    if not isinstance(learn, Learner): raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner, as from get_learner')
     check_range('epochs', epochs, 1); check_range('lr', lr, 1e-8, 10, float)
     if 'accuracy' not in learn.metrics.attrgot('name'): raise BadInput('learn needs the metric accuracy, see get_learner')
     seed = getattr(learn, 'seed', None)
@@ -203,12 +205,13 @@ def plot_history(
     b.plot(df.epoch, 100*df.accuracy, **red)
     for ax in (a,b): ax.set(xlabel='epoch', xticks=df.epoch[::-(-len(df)//10)]); ax.grid(alpha=.3)
     a.set(ylabel='cross entropy', title='Losses'); a.legend(frameon=False)
-    b.set(ylabel='accuracy (%)', title=f'{run.accuracy:.1%} after {len(df)} epochs')
+    b.set(ylabel='accuracy (%)', title=f'{run.accuracy:.1%} after {len(df)} epoch' + 's'*(len(df) > 1))
     fig.suptitle(run.name)
     return fig
 
 # %% ../nbs/01_baseline.ipynb #19c62ccf
 def _check_comparable(runs):
+    if not isinstance(runs, (list, tuple, L)) or not all(isinstance(o, Run) for o in runs): raise BadInput('runs must be a list of runs, as fit gives them back')
     if not len(runs): raise BadInput('runs is empty: nothing to compare')
     first = {}
     for o in runs:

@@ -7,7 +7,7 @@ __all__ = ['batch_stats', 'dataset_stats', 'write_aside', 'model_facts', 'save_m
 
 # %% ../nbs/02_normalize.ipynb #57f97dd1
 import json, os
-from .dataset import BadInput, check_floats, check_range
+from .dataset import BadInput, NamedImage, check_floats, check_range
 from .baseline import ARCHS
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
@@ -68,7 +68,8 @@ def write_aside(
         with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         tmp.replace(path)
     except OSError as e:
-        raise OSError(f'{path} could not be written ({e.strerror}): make room there, or name another folder') from e
+        what = 'make room there, or name another folder' if path.parent.is_dir() else f'there is no folder {path.parent}'
+        raise OSError(f'{path} could not be written ({e.strerror}): {what}') from e
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/02_normalize.ipynb #c9581b6b
@@ -134,19 +135,22 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x):
-        """A dict of class names and probabilities, likeliest first, for an image (3, h, w); a list of them for a batch
-        (n, 3, h, w). Pixels are uint8, or floats in 0..1; raises BadInput for anything else."""
-        batch = x if getattr(x, 'ndim', 0) == 4 else _rgb(x)[None]
-        probs = self.model(self.prepare(batch)).float().softmax(1).cpu()
+        """A dict of class names and probabilities, likeliest first, for an image: a file, a Pillow image, or a tensor (3, h, w);
+        a list of them for a batch (n, 3, h, w). Tensors are uint8, or floats in 0..1; raises BadInput for anything else."""
+        x = _rgb(x)
+        probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
         return named if x.ndim == 4 else named[0]
 
 # %% ../nbs/02_normalize.ipynb #65e97536
 def _rgb(x):
-    "`x` as a plain tensor; raises BadInput unless it holds colour images, uint8 or floats in 0..1."
-    if not isinstance(x, torch.Tensor): raise BadInput(f"x is a {type(x).__name__}: torchvision's pil_to_tensor(Image.open(file).convert('RGB')) makes a tensor")
+    "An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8 or floats in 0..1."
+    if isinstance(x, (str, Path)): x = NamedImage.create(x)
+    if isinstance(x, Image.Image): return TF.pil_to_tensor(x.convert('RGB'))
+    if not isinstance(x, torch.Tensor): raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
     if x.ndim not in (3,4) or x.shape[-3] != 3 or not x.numel():
-        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), with a pixel in it')
+        turn = ', permute(2, 0, 1) puts the colours first' if x.ndim == 3 and x.shape[-1] == 3 else ''
+        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), with a pixel in it{turn}')
     x = x.as_subclass(torch.Tensor)
     if x.dtype == torch.uint8: return x
     if not x.is_floating_point(): raise BadInput(f'x is {x.dtype}: it must be uint8, or floats in 0..1')

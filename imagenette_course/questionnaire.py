@@ -63,7 +63,7 @@ def tta_question(
     seconds,n = rng.randint(2, 60), rng.randint(1, 9)
     text = (f'A network predicts the validation set in {seconds} seconds. How many seconds does fastai take with '
             f'learn.tta(n={n}), if only the passes through the network count?')
-    why = f'{n} augmented views and the plain one are {n+1} passes: {n+1} x {seconds} = {seconds*(n+1)}.'
+    why = f'Augmented views: {n}, and the plain one, make {n+1} passes: {n+1} x {seconds} = {seconds*(n+1)}.'
     return Question(text, (float(seconds*(n + 1)),), .5, why)
 
 # %% ../nbs/07_questionnaire.ipynb #e6a47ad5
@@ -74,7 +74,7 @@ def epochs_question(
     small,large = rng.randint(1, 9), rng.randint(1, 9)
     text = (f'Progressive resizing: learn.fit_one_cycle({small}) on small images, then learn.fine_tune({large}) '
             'on large ones. How many epochs are trained in all?')
-    why = f'fine_tune trains one epoch with the body frozen before its own: {small} + 1 + {large} = {small + 1 + large}.'
+    why = f'fine_tune trains one more epoch before its own, frozen where there are groups to freeze: {small} + 1 + {large} = {small + 1 + large}.'
     return Question(text, (float(small + 1 + large),), .1, why)
 
 # %% ../nbs/07_questionnaire.ipynb #d7bb6c37
@@ -114,7 +114,7 @@ def parse_numbers(
     values = [_value(o) for o in words]
     if len(values) == n and None not in values: return values
     wrong = [w for w,v in zip(words, values) if v is None]
-    found = f'{wrong[0][:20]!r} is not a number' if wrong else f'{len(values)} of them were found'
+    found = f'{wrong[0][:20]!r} is not a number' if wrong else f'{len(values)} found'
     raise BadInput(f"{n} {'number is' if n == 1 else 'numbers are'} expected, such as 0.25, 1/4, 25% or 3.5e6; {found}")
 
 # %% ../nbs/07_questionnaire.ipynb #5b916883

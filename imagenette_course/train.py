@@ -103,7 +103,8 @@ def _check_techniques(o):
     if o.progressive is not None:
         both = [k for k in ('epochs', 'size') if o[k] is not None]
         if both: raise BadInput(f'--{both[0]} and --progressive: say it in one of them, --progressive names epochs and sizes')
-        parse_stages(o.progressive, ifnone(o.bs, 2), ifnone(o.lr, 1e-3))
+        try: parse_stages(o.progressive, ifnone(o.bs, 2), ifnone(o.lr, 1e-3))
+        except BadInput as e: raise BadInput(f'--progressive {o.progressive}: {e}') from e
 
 def _stages(o): return parse_stages(o.progressive, o.bs, o.lr)
 
@@ -178,10 +179,14 @@ def _learner(o, dls, seed):
     loss_func = None if o.smooth is None else LabelSmoothingCrossEntropy(o.smooth)
     return get_learner(dls, getattr(xresnet, o.arch), loss_func=loss_func, cbs=None if o.mixup is None else MixUp(o.mixup), seed=seed)
 
+def _title(o):
+    "The network and the techniques in words: what the table and the figures are called."
+    return ', '.join([o.arch] + [f'{k} {o[k]}' for k in ('progressive', 'mixup', 'smooth', 'noise') if o[k] not in (None, 0)])
+
 def _fit(o, learn, cbs):
     "Trains in one stage or several."
-    if o.progressive is None: return fit(learn, o.epochs, o.lr, name=o.arch, cbs=cbs)
-    return progressive_fit(learn, _stages(o), name=o.arch, cbs=cbs)
+    if o.progressive is None: return fit(learn, o.epochs, o.lr, name=_title(o), cbs=cbs)
+    return progressive_fit(learn, _stages(o), name=_title(o), cbs=cbs)
 
 def _tta_accuracy(o, learn):
     "The accuracy on the validation set over `o.tta` views, and the seconds it took."
@@ -194,6 +199,7 @@ def _run_all(o, path, dls, n_bad):
     "Trains `o.runs` times and writes the results."
     done, views, cm = [], [], 0
     history = WriteHistory(o.out/'history.csv', done, o.epochs*o.runs)
+    print(f'{_title(o)}: {o.size} px, {o.bs} images a batch, {o.epochs} epochs, lr {o.lr}, seed {o.seed}', flush=True)
     try:
         for seed in range(o.seed, o.seed + o.runs):
             learn = _learner(o, dls, seed)

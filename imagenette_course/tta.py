@@ -100,6 +100,7 @@ def tta(
     """Predicts each image plainly and in `n` random views, made by the transforms of the training set, and combines
     them with `combine_views`. The learner stays as it was. A loss without an activation leaves outputs as they are.
     Raises BadInput for a bad number or rule, an empty loader, or one without transforms. Follows fastai's `tta`."""
+    if not isinstance(learn, Learner): raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner')
     check_range('n', n, 0); _check_rule(beta, reduce)
     dl, cb = _own_loader(learn.dls.valid if dl is None else dl), _RunningViews(reduce)
     with _bar(learn, (n+1)*len(dl)) as cb.step, _as_found(learn), learn.validation_context(cbs=[cb]):
