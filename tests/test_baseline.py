@@ -171,7 +171,7 @@ def test_history_figure(n):
     run = made_up('a', .5)
     run.history = [dict(run.history[0], epoch=i+1, accuracy=i/n) for i in range(n)]
     fig = plot_history(run)
-    assert len(fig.axes) == 2 and f'{(n-1)/n:.1%} after {n} epochs' == fig.axes[1].get_title()
+    assert len(fig.axes) == 2 and f'{(n-1)/n:.1%} after {n} epoch' + 's'*(n > 1) == fig.axes[1].get_title()
     assert fig.axes[1].lines[0].get_ydata().tolist() == pytest.approx([100*i/n for i in range(n)])
     baseline.plt.close(fig)
 
@@ -200,3 +200,12 @@ def test_training_on_the_gpu(sample):
     assert .75 <= run.accuracy <= .97
     cm = confusion(learn)
     assert cm.trace()/cm.sum() == pytest.approx(run.accuracy, abs=.01)
+
+def test_slips_of_beginners(dls):
+    "A name in place of a function, a network that is made already, loaders in place of a learner, one run in place of a list."
+    with pytest.raises(BadInput, match='arch is a str: it must be a function'): get_learner(dls, 'xresnet18')
+    with pytest.raises(BadInput, match='arch is a Pool'): get_learner(dls, Pool(10))
+    with pytest.raises(BadInput, match='learn is a DataLoaders'): fit(dls, 1, 1e-2)
+    run = fit(get_learner(dls, Pool), 1, 1e-2, show=False)
+    for runs in (run, [dls], 'run'):
+        with pytest.raises(BadInput, match='runs must be a list of runs'): compare(runs)
