@@ -48,8 +48,9 @@ def test_all_results_are_there(result):
 def test_terminal_output_is_a_line_an_epoch_and_a_table(result):
     lines = result[0].stdout.splitlines()
     assert lines[0].startswith('Drawn sample: 40 training and 20 validation')
-    assert [o.split()[1] for o in lines[1:3]] == ['1/2', '2/2']
-    assert 'accuracy %' in lines[3] and lines[-1].startswith('Written to ') and len(lines) == 7
+    assert lines[1] == 'xresnet18: 32 px, 8 images a batch, 2 epochs, lr 0.003, seed 42'
+    assert [o.split()[1] for o in lines[2:4]] == ['1/2', '2/2']
+    assert 'accuracy %' in lines[4] and lines[-1].startswith('Written to ') and len(lines) == 8
 
 def test_summary(result, tiny):
     s = json.loads((result[1]/'summary.json').read_text())
