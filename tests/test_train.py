@@ -250,7 +250,8 @@ def test_the_batch_fits_a_small_set(own, tmp_path):
 def test_ctrl_c(tiny, tmp_path):
     out = tmp_path/'a'
     proc = subprocess.Popen([PROGRAM, '--data', tiny, '--epochs', '500', '--size', '32', '--bs', '8', '--out', out, '--workers', '0'],
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'IN_TEST': '1'})
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'IN_TEST': '1'},
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background job would ignore it
     for line in proc.stdout:
         if line.startswith('epoch 2/'): break
     proc.send_signal(signal.SIGINT)
