@@ -10,4 +10,5 @@ from .tta import *
 from .mixup import *
 from .smoothing import *
 from .questionnaire import *
+from .speed import *
 from .train import *

@@ -83,7 +83,8 @@ def model_facts(
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
-    return dict(arch=arch, classes=list(learn.dls.vocab), size=settings['size'], presize=settings['presize'],
+    return dict(arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
+                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'], # one good step, or two
                 mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
 
 def _accuracy(learn):

@@ -58,8 +58,10 @@ def at_size(
     old = getattr(dls, 'settings', None)
     if old is None: raise BadInput('dls has no settings: make it with get_dls')
     check_range('size', size, 8, 2048)
-    new = dict(old, size=size, bs=ifnone(bs, old['bs']), presize=round(old['presize']*size/old['size']))
-    return get_dls(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
+    make = getattr(dls, 'make', get_dls) # loaders of another kind name the function that makes them, and keep their `presize`
+    presize = round(old['presize']*size/old['size']) if make is get_dls else old['presize']
+    new = dict(old, size=size, bs=ifnone(bs, old['bs']), presize=presize)
+    return make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
 
 # %% ../nbs/03_progressive_resizing.ipynb #fd6b09b0
 class Stage(NamedTuple):
