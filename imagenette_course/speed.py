@@ -350,7 +350,7 @@ def fast_settings(
     "What makes a training step quicker on a device without changing it beyond rounding."
     device = torch.device(device)
     if device.type == 'cuda': return AttrDict(bf16=torch.cuda.is_bf16_supported(), channels_last=True, fused=True, compile=True)
-    bf16 = device.type == 'cpu' and bool({'amx_bf16', 'avx512_bf16'} & {k for k,v in torch.cpu.get_capabilities().items() if v is True})
+    bf16 = device.type == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return AttrDict(bf16=bf16, channels_last=device.type == 'cpu', fused=device.type == 'cpu', compile=False)
 
 # %% ../nbs/iteration_speed.ipynb #b9b009d8
