@@ -4,6 +4,7 @@ from pathlib import Path
 
 os.environ['IN_TEST'] = '1' # as under nbdev_test: the sample is the default, and no progress bar is drawn
 os.environ.pop('IMAGENETTE', None)
+if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS', '1') # tests side by side wait for one another's threads
 
 import pytest
 import torch
