@@ -12,3 +12,4 @@ from .smoothing import *
 from .questionnaire import *
 from .speed import *
 from .train import *
+from .bench import *

@@ -1,5 +1,5 @@
 "What all tests share: a small drawn sample, the real photographs if there are any, and CUDA if there is one."
-import os, subprocess, sys
+import os, subprocess, sys, tempfile
 from pathlib import Path
 
 os.environ['IN_TEST'] = '1' # as under nbdev_test: the sample is the default, and no progress bar is drawn
@@ -8,6 +8,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS',
 
 import pytest
 import torch
+from imagenette_course import speed
 from imagenette_course.dataset import make_sample
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,16 @@ def own(tmp_path):
 @pytest.fixture(scope='session')
 def photos(): return Path(os.environ['IMAGENETTE_REAL'])
 
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path_factory):
+    "Stores of decoded images that tests make lie in a folder of the tests."
+    folder = tmp_path_factory.getbasetemp()/'stores'
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(speed, 'fastai_path', lambda _: folder)
+    return folder
+
 def command(*args, env=None, **kwargs):
-    "Runs `imagenette_train` as a user would, and gives back the finished process."
-    return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=600,
-                          env={**os.environ, **(env or {})}, **kwargs)
+    "Runs `imagenette_train` as a user would, with a fastai folder of its own, and gives back the finished process."
+    with tempfile.TemporaryDirectory() as home:
+        return subprocess.run([PROGRAM, *map(str, args)], capture_output=True, text=True, timeout=600,
+                              env={**os.environ, 'FASTAI_HOME': home, **(env or {})}, **kwargs)

@@ -30,14 +30,6 @@ class Pool(nn.Sequential):
     "A network of milliseconds."
     def __init__(self, n_out): super().__init__(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, n_out))
 
-@pytest.fixture(autouse=True)
-def own_folder(monkeypatch, tmp_path_factory):
-    "Stores of the tests lie in a folder of their own."
-    folder = tmp_path_factory.getbasetemp()/'stores'
-    folder.mkdir(exist_ok=True)
-    monkeypatch.setattr(speed, 'fastai_path', lambda _: folder)
-    return folder
-
 @pytest.fixture(scope='module')
 def files(tiny): return list(image_files(tiny))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from fastai.vision.all import Adam
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
@@ -14,6 +15,7 @@ from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sampl
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
+from imagenette_course.speed import CachedDL
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
@@ -54,10 +56,10 @@ def test_terminal_output_is_a_line_an_epoch_and_a_table(result):
 
 def test_summary(result, tiny):
     s = json.loads((result[1]/'summary.json').read_text())
-    assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0
+    assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0 and .1 < s['memory_gb'] < 8
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
-                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0)
+                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0, book=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -155,6 +157,17 @@ def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
     labels = lambda learn: [int(y) for _,y in learn.dls.train_ds]
     noisy = spied(monkeypatch, tiny, tmp_path, noise=50)
     assert sum(a != b for a,b in zip(labels(plain), labels(noisy))) == 20 # of 40
+
+def test_quick_by_default_and_as_the_chapter_does(tiny, tmp_path, monkeypatch):
+    quick, book = (spied(monkeypatch, tiny, tmp_path, book=o) for o in (False, True))
+    assert isinstance(quick.dls.train, CachedDL) and not isinstance(book.dls.train, CachedDL)
+    assert quick.opt_func.keywords['opt'] is torch.optim.AdamW and book.opt_func is Adam
+    assert book.dls.settings['presize'] == 2*32 and not hasattr(book, 'channels_last') and not book.model._forward_pre_hooks
+
+def test_book_by_the_command(tiny, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as e: run_here(monkeypatch, '--data', tiny, '--out', tmp_path/'a', *FAST, '--book')
+    assert not e.value.code and 'xresnet18, book: 32 px' in capsys.readouterr().out
+    assert json.loads((tmp_path/'a/summary.json').read_text())['options']['book']
 
 def test_module_can_be_run(tiny, tmp_path):
     proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', '--help'], capture_output=True, text=True)
