@@ -206,6 +206,8 @@ def ratios(
     return pd.Series({what: d[f'{o}: this course']/d[what] for what,o in zip(d.index, kind) if what != f'{o}: this course'})
 
 # %% ../nbs/benchmark.ipynb #763d91da
+_COLOURS = dict(zip(PIPELINES, ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00')))
+
 def _bars(ax, d):
     "Rates as bars on a logarithmic axis, ours in blue."
     ours = d.what.str.contains('this course')
@@ -217,9 +219,8 @@ def _bars(ax, d):
 def _growth(ax, d):
     "Rates against the size of the images, one line for each pipeline and step."
     for what,g in d.sort_values('size').groupby('what', sort=False):
-        ours = 'this course' in what
-        ax.plot(g['size'], g.rate, marker='o', ms=4, ls='-' if what.startswith('input') else '--', lw=2 if ours else 1.2,
-                color='#0072B2' if ours else None, label=what)
+        kind,name = what.split(': ')
+        ax.plot(g['size'], g.rate, marker='o', ms=4, ls='-' if kind == 'input' else '--', color=_COLOURS[name], label=what)
     ax.set(xscale='log', yscale='log', xlabel='side of the images, px', ylabel='images a second')
     ax.set_xticks(sorted(set(d['size'])), sorted(set(d['size'])))
     ax.minorticks_off()

@@ -169,6 +169,14 @@ def test_book_by_the_command(tiny, tmp_path, monkeypatch, capsys):
     assert not e.value.code and 'xresnet18, book: 32 px' in capsys.readouterr().out
     assert json.loads((tmp_path/'a/summary.json').read_text())['options']['book']
 
+def test_peak_memory_is_of_this_process_alone():
+    "Started by a process that has held two gigabytes."
+    held = bytearray(b'1'*10**9)
+    code = 'from imagenette_course.train import *; a = peak_memory(); b = bytearray(b"1"*10**9); print(a, peak_memory())'
+    before,after = map(int, subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split())
+    del held
+    assert .1e9 < before < 1.7e9 and 1e9 <= after - before < 2.1e9 # the literal and its copy
+
 def test_module_can_be_run(tiny, tmp_path):
     proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', '--help'], capture_output=True, text=True)
     assert proc.returncode == 0 and '--skip' in proc.stdout and proc.stderr == ''
