@@ -128,7 +128,8 @@ def run_settings(
     usual = {_name(o) for o in defaults.callbacks}
     cbs = sorted(_described(o) for o in [*learn.cbs, *L(cbs)] if _name(o) not in usual)
     return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_described(learn.loss_func), opt=_described(learn.opt_func),
-                cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds), **getattr(learn.dls, 'settings', {}))
+                cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds), **getattr(learn, 'use', {}),
+                **getattr(learn.dls, 'settings', {}))
 
 # %% ../nbs/01_baseline.ipynb #71aabcce
 @contextmanager

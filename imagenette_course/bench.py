@@ -8,10 +8,12 @@ __all__ = ['PIPELINES', 'rate', 'pipeline_rates', 'matmul_rate', 'step_flops', '
 
 # %% ../nbs/benchmark.ipynb #dd389438
 import itertools, json, subprocess, sys, tempfile, time
+from collections import Counter
 from importlib.util import find_spec
 from .dataset import BadInput, default_workers, get_dls, image_files, imagenette, make_sample, subset
 from .baseline import device_name, get_learner, recipe, versions
 from .normalize import write_aside
+from .resize import smallest_size
 from .speed import cached_dls, fast_learner, fast_settings
 from .train import check_options, in_one_line, make_out, png
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,21 +26,22 @@ from fastcore.script import call_parse, store_true
 # %% ../nbs/benchmark.ipynb #52aacf2f
 def _now(device):
     "The time, when the device has finished what it was given."
-    if torch.device(device).type == 'cuda': torch.cuda.synchronize(device)
+    if torch.device(device).type != 'cpu': torch.accelerator.synchronize()
     return time.perf_counter()
 
 def rate(
     batches, # iterable of batches (x, y); x is (bs, ...)
-    seconds:float=5, # to measure, after the first two batches
+    seconds:float=5, # to measure, after the batches that are left out
     device='cpu', # that is to have finished
+    skip:int=2, # first batches that are left out, 1 or more
 ) -> float: # images a second
-    "Images a second that come out of an iterable of batches. Raises BadInput when it ends before the third batch."
+    "Images a second that come out of an iterable of batches. Raises BadInput when it ends too early."
     counted, start = 0, None
     for i,batch in enumerate(batches):
-        if i == 1: start = _now(device)
-        if i > 1: counted += len(batch[0])
-        if i > 4 and time.perf_counter() - start > seconds: break
-    if not counted: raise BadInput('there are fewer than three batches: use a smaller bs or more images')
+        if i == skip-1: start = _now(device)
+        if i >= skip: counted += len(batch[0])
+        if i > skip+2 and time.perf_counter() - start > seconds: break
+    if not counted: raise BadInput(f'there are fewer than {skip+1} batches: use a smaller bs or more images')
     return counted/(_now(device) - start)
 
 # %% ../nbs/benchmark.ipynb #70fe4141
@@ -61,6 +64,8 @@ def _ours(path, files, bs, size, workers): return cached_dls(path, bs, size, fil
 def _chapter(path, files, bs, size, workers):
     return get_dls(path, bs, size, presize=max(460, size), files=files, workers=workers).train
 
+def _book(path, files, bs, size, workers): return get_dls(path, bs, size, files=files, workers=workers).train
+
 def _fastai(path, files, bs, size, workers):
     block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, splitter=GrandparentSplitter('train', 'val'), get_y=parent_label,
                       item_tfms=[RandomResizedCrop(size, min_scale=.35), FlipItem()], batch_tfms=Normalize.from_stats(*imagenet_stats))
@@ -77,7 +82,8 @@ def _timm(path, files, bs, size, workers):
     return create_loader(_Files(_training(files)), (3, size, size), bs, is_training=True, color_jitter=None, num_workers=workers,
                          persistent_workers=False, use_prefetcher=torch.cuda.is_available(), device=default_device(), **_CROP)
 
-PIPELINES = {'this course': _ours, 'torchvision v2': _torchvision, 'timm': _timm, "fastai's RandomResizedCrop": _fastai, "the chapter's": _chapter}
+PIPELINES = {'this course': _ours, 'torchvision v2': _torchvision, 'timm': _timm, "fastai's RandomResizedCrop": _fastai, '--book': _book,
+             "the chapter's Resize(460)": _chapter}
 
 # %% ../nbs/benchmark.ipynb #c504c1bd
 def pipeline_rates(
@@ -88,14 +94,15 @@ def pipeline_rates(
     workers:int=None, # processes that read files; None: one for each core
     seconds:float=5, # to measure each
 ) -> list: # of dicts: what, size, images, rate (images a second)
-    """Training images a second of each input pipeline, epoch after epoch. The store of decoded images is made before.
-    Raises BadInput when there are fewer than three batches."""
+    """Training images a second of each input pipeline, epoch after epoch, where the device computes. The store of decoded images
+    is made before. Raises BadInput when there are fewer images than `bs`."""
     if len(_training(files)) < bs: raise BadInput(f'bs={bs}: there are only {len(_training(files))} training images, use a smaller one')
-    rows = []
+    rows, device, workers = [], default_device(), ifnone(workers, num_cpus())
     for name in [o for o in PIPELINES if o != 'timm' or find_spec('timm')]:
-        dl = PIPELINES[name](path, files, bs, size, ifnone(workers, num_cpus()))
-        epochs = itertools.chain.from_iterable(dl for _ in itertools.count())
-        rows.append(dict(what=f'input: {name}', size=size, images=len(_training(files)), rate=rate(epochs, seconds, default_device())))
+        dl = PIPELINES[name](path, files, bs, size, workers)
+        batches = (to_device(b[0], device) for _ in itertools.count() for b in dl)
+        got = rate(((x,) for x in batches), seconds, device, skip=2 + 2*workers)
+        rows.append(dict(what=f'input: {name}', size=size, images=len(_training(files)), rate=got))
     return rows
 
 # %% ../nbs/benchmark.ipynb #d94dbf4d
@@ -104,15 +111,19 @@ def matmul_rate(
     dtype=torch.float32, # of the matrices
     n:int=None, # their side; None: 8192 on a GPU, else 2048
 ) -> float: # floating-point operations a second
-    "What a device reaches in a product of two large square matrices, the quickest of ten."
+    """What a device reaches in a product of two large square matrices, the quickest of ten. float32 on CUDA is rounded to
+    TensorFloat32 where convolutions are."""
     n = ifnone(n, 8192 if torch.device(device).type == 'cuda' else 2048)
     a,b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     def once():
         start = _now(device)
         a@b
         return _now(device) - start
-    once()
-    return 2*n**3/min(once() for _ in range(10))
+    before = torch.get_float32_matmul_precision()
+    if a.is_cuda: torch.set_float32_matmul_precision('high' if torch.backends.cudnn.allow_tf32 else 'highest')
+    try: once(); best = min(once() for _ in range(10))
+    finally: torch.set_float32_matmul_precision(before)
+    return 2*n**3/best
 
 def step_flops(
     model:nn.Module, # of a batch of images
@@ -129,7 +140,7 @@ def step_rate(
     seconds:float=5, # to measure
 ) -> float: # images a second
     "The rate of the training step alone, on one batch that is where the device computes."
-    x,y = learn.dls.train.one_batch()
+    x,y = (o.as_subclass(torch.Tensor) for o in learn.dls.train.one_batch()) # as `Learner` hands them on
     if any(isinstance(o, ChannelsLast) for o in learn.cbs): learn.model.to(memory_format=torch.channels_last)
     learn.model.to(x.device).train(); learn.create_opt()
     def steps():
@@ -144,13 +155,14 @@ def step_rates(
     seconds:float=5, # to measure each
 ) -> list: # of dicts: what, size, images, rate (images a second), share (of the rate of matrix products, 0..1)
     "The training step of the chapter, in float32, and of this course. The share is of products in the type that the step uses."
-    x, rows = dls.train.one_batch()[0], []
-    flops = step_flops(arch(n_out=dls.c).to(x.device), x[:2].as_subclass(torch.Tensor))
-    for name,make,bf16 in (('this course', fast_learner, fast_settings(x.device).bf16), ("the chapter's", get_learner, False)):
-        limit = matmul_rate(x.device, torch.bfloat16 if bf16 else torch.float32)
-        got = step_rate(make(dls, arch), seconds)
-        rows.append(dict(what=f'step: {name}', size=x.shape[-1], images=len(dls.train_ds), rate=got, share=got*flops/limit))
-    return rows
+    x, fast = dls.train.one_batch()[0].as_subclass(torch.Tensor), fast_settings(dls.device).bf16
+    flops = step_flops(arch(n_out=dls.c).to(x.device), x[:2])
+    kinds = {'this course': (fast_learner, torch.bfloat16 if fast else torch.float32), '--book': (get_learner, torch.float32)}
+    def limits(): return {o: matmul_rate(x.device, o) for o in {dtype for _,dtype in kinds.values()}}
+    before, rates, after = limits(), {name: step_rate(make(dls, arch), seconds) for name,(make,_) in kinds.items()}, limits()
+    return [dict(what=f'step: {name}', size=x.shape[-1], images=len(dls.train_ds), rate=rates[name],
+                 share=rates[name]*flops/max(before[dtype], after[dtype])) for name,(_,dtype) in kinds.items()]
+
 
 # %% ../nbs/benchmark.ipynb #4907b43f
 def epoch_rate(
@@ -162,12 +174,12 @@ def epoch_rate(
     book:bool=False, # the chapter's pipeline and step
     workers:int=None, # processes that read files for `book`, None: see `default_workers`
 ) -> dict: # what, size, images, rate (training images a second of the whole epoch), seconds, gb (10^9 bytes, the peak)
-    "One epoch by the command `imagenette_train`. Raises RuntimeError with its message when it fails."
+    "One epoch by the command `imagenette_train`. Raises BadInput with its message when it fails."
     options = dict(data=path, subset=k, bs=bs, size=size, arch=arch, epochs=1, workers=workers if book else None)
     with tempfile.TemporaryDirectory() as out:
         args = [o for k,v in options.items() if v is not None for o in (f'--{k}', str(v))] + ['--book']*book
         proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', *args, '--out', out], capture_output=True, text=True)
-        if proc.returncode: raise RuntimeError(f'imagenette_train {" ".join(args)} failed: {proc.stderr.strip()}')
+        if proc.returncode: raise BadInput(f'imagenette_train {" ".join(args)} failed: {proc.stderr.strip()}')
         res = json.loads((Path(out)/'summary.json').read_text())
     n = res['dataset']['train']
     return dict(what=f"epoch: {'--book' if book else 'this course'}", size=size, images=n, rate=n/res['seconds'], seconds=res['seconds'],
@@ -179,14 +191,17 @@ def measure(
     bs:int=64, # images a batch
     size:int=128, # side of the training images, pixels
     arch:str='xresnet18', # network
-    workers:int=None, # processes that read files; None: one for each core
+    workers:int=None, # processes that read files; None: one for each core, for epochs what the command takes
     seconds:float=5, # to measure each rate
     sizes:tuple=(64, 128, 224), # further sides of images, pixels
 ) -> pd.DataFrame: # what, size, images, rate (images a second), share, seconds, gb
     """All that `imagenette_bench` measures, in one run: `share` is of the rate of matrix products, `seconds` and `gb` (the peak of
     memory) are of an epoch. Raises BadInput when there are too few images."""
     files, rows = image_files(path), []
-    k = min(100, len(_training(files))//len({f.parent.name for f in files})//2)
+    classes = Counter(f.parent.name for f in _training(files))
+    k = min(100, min(classes.values())//2)
+    if k*len(classes) < bs: raise BadInput(f'bs={bs}: a part of {k*len(classes)} images is measured too, use a smaller bs or more images')
+    if size < (low := smallest_size(getattr(xresnet, arch)())): raise BadInput(f'{size} px are too small: {arch} needs {low} px or more')
     few = subset(path, k)
     for s in sorted({*sizes, size}, key=lambda o: (o != size, o)):
         print(f'{s} px', flush=True)
@@ -206,7 +221,7 @@ def ratios(
     return pd.Series({what: d[f'{o}: this course']/d[what] for what,o in zip(d.index, kind) if what != f'{o}: this course'})
 
 # %% ../nbs/benchmark.ipynb #763d91da
-_COLOURS = dict(zip(PIPELINES, ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00')))
+_COLOURS = dict(zip(PIPELINES, ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#7F7F7F')))
 
 def _bars(ax, d):
     "Rates as bars on a logarithmic axis, ours in blue."
@@ -215,6 +230,7 @@ def _bars(ax, d):
     for i,v in enumerate(d.rate): ax.text(v, i, f' {v:,.0f}', va='center', size=9)
     ax.set(xscale='log', xlabel='images a second', xlim=(d.rate.min()/2, d.rate.max()*3))
     ax.invert_yaxis()
+    ax.grid(axis='x', alpha=.4); ax.set_axisbelow(True)
 
 def _growth(ax, d):
     "Rates against the size of the images, one line for each pipeline and step."
@@ -236,8 +252,7 @@ def plot_rates(
     several = grows['size'].nunique() > 1
     fig,axs = plt.subplots(1+several, 1, figsize=(8, 6.4 if several else 3.6), layout='constrained', squeeze=False)
     _bars(axs[0,0], whole[whole['size'] == size])
-    batches,epoch = r["input: the chapter's"], r['epoch: --book']
-    axs[0,0].set_title(f"At {size} px: {batches:.0f} times the chapter's rate of batches, {epoch:.1f} times that of epochs", size=11)
+    axs[0,0].set_title(f"At {size} px: batches {r['input: --book']:.0f} times as quick as --book's, epochs {r['epoch: --book']:.1f} times", size=11)
     if several: _growth(axs[1,0], grows)
     return fig
 

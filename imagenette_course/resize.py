@@ -25,7 +25,8 @@ def map_sides(
     halving = [m for m in model.modules() if max(tuplify(getattr(m, 'stride', 1))) > 1]
     shapes = {k: v.detach().to('meta') for k,v in [*model.named_parameters(), *model.named_buffers()]}
     x = torch.zeros(2, 3, size, size, device='meta', dtype=next(model.parameters()).dtype)
-    with torch.no_grad(), Hooks(halving, lambda m,i,o: i[0].shape[-1], detach=False) as hooks:
+    eager = torch.compiler.set_stance('force_eager') # a compiled layer would be compiled for these shapes
+    with torch.no_grad(), eager, Hooks(halving, lambda m,i,o: i[0].shape[-1], detach=False) as hooks:
         functional_call(model, shapes, x)
         return list(dict.fromkeys(hooks.stored))
 

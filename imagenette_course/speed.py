@@ -7,7 +7,7 @@ __all__ = ['squash', 'PixelStore', 'resize_matrix', 'crop_resize', 'random_boxes
            'Normalized', 'Views', 'CachedDL', 'cached_dls', 'fast_settings', 'use_bf16', 'fast_learner']
 
 # %% ../nbs/iteration_speed.ipynb #175f49b1
-import hashlib, struct
+import errno, hashlib, struct
 from concurrent.futures import ThreadPoolExecutor
 from .dataset import BadInput, NamedImage, check_range, get_dls, show_bar
 from .baseline import get_learner
@@ -61,11 +61,15 @@ def _check_room(file, need, max_gb):
     free = shutil.disk_usage(file.parent).free
     if need > free: raise OSError(f'{what}, and {free/1e9:.2f} GB are free: make room, or choose a smaller presize or fewer files')
 
+def _write(fd, data, at):
+    "Writes all of `data` at a place of an open file, or raises OSError."
+    if os.pwrite(fd, data, at) < len(data): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
 def _write_image(args, fd, side, at):
     "Decodes one image to its place in the store; gives back width and height."
     i,file = args
     im = NamedImage.create(file)
-    os.pwrite(fd, squash(im, side).tobytes(), at + i*side*side*3)
+    _write(fd, squash(im, side).tobytes(), at + i*side*side*3)
     return im.size
 
 def _fill(tmp, files, side, key, workers):
@@ -75,7 +79,7 @@ def _fill(tmp, files, side, key, workers):
         f.write(head); f.flush()
         sizes = parallel(_write_image, list(enumerate(files)), fd=f.fileno(), side=side, at=at['pixels'], threadpool=True,
                          n_workers=workers, progress=show_bar())
-        os.pwrite(f.fileno(), np.array(sizes, dtype=np.int32).tobytes(), at['sizes'])
+        _write(f.fileno(), np.array(sizes, dtype=np.int32).tobytes(), at['sizes'])
         os.ftruncate(f.fileno(), end)
     with safe_open(tmp, 'pt') as f: sums = [_sum(f.get_tensor(k)) for k in ('pixels', 'sizes')]
     with open(tmp, 'r+b') as f: f.seek(at['sums']); f.write(np.array(sums, dtype=np.int64).tobytes()); f.flush(); os.fsync(f.fileno())
@@ -89,7 +93,7 @@ def _build(file, files, side, key, workers, max_gb):
     os.close(fd)
     try: _fill(tmp, files, side, key, workers); os.replace(tmp, file)
     except OSError as e:
-        if isinstance(e, FileNotFoundError): raise # an image that has gone
+        if e.filename not in (None, tmp, str(file)): raise # an image that has gone, or may not be read
         raise OSError(e.errno, f'{file} could not be written ({e.strerror or e}): make room there, or choose a smaller presize') from e
     finally: Path(tmp).unlink(missing_ok=True)
 
@@ -126,6 +130,11 @@ class PixelStore:
         self.side, self.row = side, {f: i for i,f in enumerate(files)}
         self._there = {}
     def __len__(self): return len(self.pixels)
+    def __deepcopy__(self, memo): return self
+    def __getstate__(self):
+        "What `Learner.export` saves: no images. A store that was loaded holds none, and images are decoded one by one."
+        return dict(file=self.file, pixels=torch.empty(0, self.side, self.side, 3, dtype=torch.uint8), ratio=torch.empty(0),
+                    side=self.side, row={}, _there={})
     def fits(self, device):
         "Whether the pixels are, or can be, where the device computes: a GPU must have twice the room."
         return device.type == 'cpu' or device in self._there or (
@@ -218,7 +227,7 @@ def colour_matrices(
     "Random brightness, contrast and saturation, as one linear function of the colours for each image."
     def draw(): return torch.empty(n, 1, 1, device=device).uniform_(-strength, strength)*(torch.rand(n, 1, 1, device=device) < p)
     light, contrast, saturation = draw()/2, 1+draw(), 1+draw()
-    grey = torch.tensor([.299, .587, .114], device=device).expand(3, 3) # of ITU-R BT.601
+    grey = torch.tensor([.299, .587, .114]).to(device, non_blocking=True).expand(3, 3) # of ITU-R BT.601
     matrix = contrast*(saturation*torch.eye(3, device=device) + (1-saturation)*grey)
     return matrix, (light + (1-contrast)/2).expand(n, 3, 1)
 
@@ -253,7 +262,7 @@ class Views:
         boxes = random_boxes(ratio, self.min_scale) if train else centre_boxes(ratio)
         x = crop_resize(pixels.permute(0, 3, 1, 2), _to_pixels(boxes, pixels.shape[1]), self.size)
         matrix,shift = colour_matrices(n, .2 if train else 0., device=device)
-        x = recolour(x, matrix, shift, self.mean.to(device), self.std.to(device))
+        x = recolour(x, matrix, shift, *(o.to(device, non_blocking=True) for o in (self.mean, self.std)))
         if train: x = torch.where(torch.rand(n, 1, 1, 1, device=device) < .5, x.flip(-1), x)
         return TensorImage(x)
 
@@ -278,7 +287,7 @@ class CachedDL(TfmdDL):
         train, labels = getattr(self.dataset, 'split_idx', 1) == 0, _labels(self.dataset)
         for idxs,pixels,ratio in _read_ahead(self, map(list, chunked(samps, self.bs, self.drop_last))):
             x = self.views(pixels, ratio, train)
-            yield (x,) if labels is None else (x, TensorCategory(labels[idxs].to(x.device)))
+            yield (x,) if labels is None else (x, TensorCategory(labels[idxs].to(x.device, non_blocking=True)))
 
 # %% ../nbs/iteration_speed.ipynb #46cd0cca
 def _labels(dataset):
@@ -347,31 +356,27 @@ def cached_dls(
 def fast_settings(
     device, # where the training runs
 ) -> AttrDict: # bf16, channels_last, fused, compile: True or False
-    "What makes a training step quicker on a device without changing it beyond rounding."
+    "What makes a training step quicker on a device."
     device = torch.device(device)
-    if device.type == 'cuda': return AttrDict(bf16=torch.cuda.is_bf16_supported(), channels_last=True, fused=True, compile=True)
+    if device.type == 'cuda': return AttrDict(bf16=torch.cuda.is_bf16_supported(), channels_last=True, fused=True, compile=False)
     bf16 = device.type == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return AttrDict(bf16=bf16, channels_last=device.type == 'cpu', fused=device.type == 'cpu', compile=False)
 
 # %% ../nbs/iteration_speed.ipynb #b9b009d8
-def _enter_bf16(model, args):
-    "Opens autocast before the network."
-    model._bf16 = torch.autocast(args[0].device.type, torch.bfloat16)
-    model._bf16.__enter__()
-
-def _leave_bf16(model, args, out):
-    "Closes it behind the network, also after an error; gives back float32."
-    ctx = model.__dict__.pop('_bf16', None)
-    if ctx is not None: ctx.__exit__(None, None, None)
-    return out.float() if isinstance(out, torch.Tensor) else None
+def _bf16_forward(model, x):
+    "The network's own `forward` under autocast; a device that has none, such as 'meta', computes as before."
+    forward, device = partial(type(model).forward, model), x.device.type
+    if not torch.amp.is_autocast_available(device): return forward(x)
+    with torch.autocast(device, torch.bfloat16): out = forward(x)
+    return out.float() if isinstance(out, torch.Tensor) else out
 
 def use_bf16(
     model:nn.Module, # of one tensor to one tensor
 ) -> nn.Module: # the same one
     "Lets a network compute in bfloat16 wherever autocast finds it safe; its weights and its output stay float32."
-    model.register_forward_pre_hook(_enter_bf16)
-    model.register_forward_hook(_leave_bf16, always_call=True)
+    model.forward = partial(_bf16_forward, model)
     return model
+
 
 # %% ../nbs/iteration_speed.ipynb #275f0f2c
 def fast_learner(
@@ -388,6 +393,7 @@ def fast_learner(
     use = AttrDict(ifnone(use, fast_settings(dls.device)))
     kwargs.setdefault('opt_func', partial(OptimWrapper, opt=torch.optim.AdamW, **(dict(fused=True) if use.fused else {})))
     learn = get_learner(dls, arch, loss_func, L(cbs) + ([ChannelsLast()] if use.channels_last else []), metrics, seed, **kwargs)
+    learn.use = dict(use) # for the run's record
     if use.bf16: use_bf16(learn.model)
     if use.compile:
         for m in learn.model.children(): m.compile()

@@ -225,7 +225,7 @@ def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model
 
 def peak_memory(
 ) -> int: # bytes
-    "The most memory that the training has held: of the GPU where there is one, else of this process."
+    "The most memory held since this process began: of the GPU where there is one, else of the process, with the files it maps."
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated()
     status = Path('/proc/self/status') # Linux, where `getrusage` counts the program that started this one, too
     if status.exists(): return 1024*int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1])
@@ -273,7 +273,7 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
     new = {_model_name(o, run.seed) for run in done}
     for f in results_in(o.out):
         if f.suffix == '.safetensors' and f.name not in new: f.unlink() # of the run that --force replaces
-    print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out)))
+    print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out) if f.stem != 'rates')) # of a benchmark
     return summary
 
 # %% ../nbs/train.ipynb #6eff22bd

@@ -1,5 +1,5 @@
 "Cached against uncached, geometry of the crops, the store and every way in which it can be bad, the quick training step."
-import errno, math, os, shutil, subprocess, sys, time
+import copy, errno, math, os, pickle, shutil, subprocess, sys, time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from imagenette_course.baseline import fit, get_learner
 from imagenette_course.dataset import BadInput, NamedImage, get_dls, image_files, subset
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model, save_model
-from imagenette_course.resize import ProgressiveResize, at_size, progressive_fit
+from imagenette_course.resize import ProgressiveResize, at_size, map_sides, progressive_fit
 from imagenette_course.speed import *
 from imagenette_course.tta import tta
 
@@ -133,6 +133,21 @@ def test_colours_stay_in_range_and_grey_stays_grey(seed, strength):
     y = recolour(x[:,:1].expand(-1, 3, -1, -1), m, s, torch.zeros(3), torch.ones(3))
     assert torch.allclose(y[:,0], y[:,1], atol=1e-5) and torch.allclose(y[:,0], y[:,2], atol=1e-5)
 
+@pytest.mark.parametrize('strength', [.1, .8])
+def test_only_light_changes_the_middle_grey(strength):
+    torch.manual_seed(0)
+    m, s = colour_matrices(1000, strength, p=1.)
+    y = recolour(torch.full((1000, 3, 1, 1), 127.5), m, s, torch.zeros(3), torch.ones(3)).flatten(1)
+    off = y - .5
+    assert off.abs().max() <= strength/2 + 1e-4 and off.min() < -.45*strength and off.max() > .45*strength
+
+def test_the_mean_of_recolouring():
+    "A shift that is not zero, and channels normalized apart."
+    mean, std = torch.tensor([.1, .2, .3]), torch.tensor([.5, .6, .7])
+    x = torch.full((1, 3, 2, 2), 51.) # 0.2
+    got = recolour(x, torch.eye(3)[None], torch.full((1, 3, 1), .3), mean, std)
+    assert torch.allclose(got[0,:,0,0], (.5 - mean)/std, atol=1e-5)
+
 def test_no_strength_is_no_change():
     m, s = colour_matrices(3, 0.)
     assert torch.allclose(m, torch.eye(3).expand(3, 3, 3), atol=1e-6) and (s == 0).all()
@@ -213,6 +228,17 @@ def test_an_image_that_can_not_be_decoded(tmp_path, tiny, own_folder):
     assert set(own_folder.iterdir()) == before
     dls = cached_dls(tmp_path/'data', 8, 32, files=[f for f in fs if f != fs[3]])
     assert len(dls.train_ds) + len(dls.valid_ds) == len(fs) - 1
+
+def test_an_image_that_may_not_be_read(files, tiny, monkeypatch):
+    def refused(*a): raise PermissionError(errno.EACCES, 'Permission denied', 'a/b.JPEG')
+    monkeypatch.setattr(speed, 'squash', refused)
+    with pytest.raises(PermissionError, match='Permission denied.*b.JPEG'): PixelStore(files, tiny, 19)
+
+def test_half_a_write_is_no_write(files, tiny, monkeypatch, own_folder):
+    whole, before = os.pwrite, set(own_folder.iterdir())
+    monkeypatch.setattr(os, 'pwrite', lambda fd, data, at: whole(fd, data[:-1], at))
+    with pytest.raises(OSError, match='could not be written .No space left'): PixelStore(files, tiny, 20)
+    assert set(own_folder.iterdir()) == before
 
 def test_no_room(files, tiny, monkeypatch, own_folder):
     with pytest.raises(OSError, match='need 0.00 GB.*more than max_gb=1e-06'): PixelStore(files, tiny, 18, max_gb=1e-6)
@@ -346,7 +372,7 @@ def test_export_and_save(dls, tmp_path):
         learn.export(tmp_path/'l.pkl')
         again = load_learner(tmp_path/'l.pkl')
         with again.no_bar(): assert torch.allclose(again.predict(f)[2], want, atol=1e-4)
-    assert (tmp_path/'l.pkl').stat().st_size < sum(4*p.numel() for p in learn.model.parameters())*1.2 # without the pixels
+    assert len(dls.valid.store) == 60 and len(again.dls.valid.store) == 0 # without the pixels
     save_model(learn, tmp_path/'m.safetensors', .5)
     probs = load_model(tmp_path/'m.safetensors')(f)
     assert [probs[c] for c in dls.vocab] == pytest.approx(want.tolist(), abs=.02)
@@ -373,13 +399,45 @@ def test_bf16_only_inside():
     want = Pool(10); want.load_state_dict(net.state_dict())
     assert torch.allclose(want(x), out, atol=.05)
 
+class Stop(nn.Module):
+    def forward(self, x): raise KeyboardInterrupt
+
+def test_bf16_ends_when_it_is_stopped():
+    net = use_bf16(nn.Sequential(Stop()))
+    with pytest.raises(KeyboardInterrupt): net(torch.rand(2, 3))
+    assert not torch.is_autocast_enabled('cpu')
+
+def test_bf16_twice_is_once():
+    net = use_bf16(use_bf16(Pool(10)))
+    assert net(torch.rand(2, 3, 8, 8)).dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
+    for again in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert again.forward.args[0] is again and again(torch.rand(2, 3, 8, 8)).dtype == torch.float32
+
+ALL = dict(bf16=True, channels_last=True, fused=True, compile=False)
+
+def test_sizes_grow_in_bf16(dls):
+    run = progressive_fit(fast_learner(dls, xresnet18, use=ALL), [(1, 24, 8, 1e-3), (1, 32, 8, 1e-3)], show=False)
+    assert len(run.history) == 3
+    learn = fast_learner(dls, xresnet18, use=ALL)
+    assert len(fit(learn, 2, 1e-3, cbs=ProgressiveResize(24, 32, step=8), show=False).history) == 2
+
+def test_sides_of_a_compiled_network():
+    net = xresnet18(n_out=10)
+    want = map_sides(net, 64)
+    for m in net.children(): m.compile(backend='aot_eager')
+    assert map_sides(net, 64) == want == [64, 32, 16, 8, 4]
+
+def test_the_record_tells_settings_apart(dls):
+    a,b = (fit(fast_learner(dls, Pool, use=dict(ALL, bf16=o)), 1, 1e-3, show=False).settings for o in (False, True))
+    assert a['bf16'] is False and b['bf16'] is True and {k: v for k,v in a.items() if k != 'bf16'} == {k: v for k,v in b.items() if k != 'bf16'}
+
 @pytest.mark.parametrize('amx,avx,bf16', [(True, False, True), (False, True, True), (True, True, True), (False, False, False)])
 def test_what_a_processor_gets(monkeypatch, amx, avx, bf16):
     monkeypatch.setattr(torch.cpu, '_is_amx_tile_supported', lambda: amx)
     monkeypatch.setattr(torch.cpu, '_is_avx512_bf16_supported', lambda: avx)
     assert fast_settings('cpu') == dict(bf16=bf16, channels_last=True, fused=True, compile=False)
 
-@pytest.mark.parametrize('use', [None, dict(bf16=True, channels_last=True, fused=True, compile=False), dict.fromkeys(('bf16', 'channels_last', 'fused', 'compile'), False)])
+@pytest.mark.parametrize('use', [None, ALL, dict.fromkeys(('bf16', 'channels_last', 'fused', 'compile'), False)])
 def test_fast_learner_learns(dls, use):
     learn = fast_learner(dls, xresnet18, use=use, cbs=MixUp(.2))
     run = fit(learn, 2, 3e-3, show=False)
