@@ -10,8 +10,8 @@ __all__ = ['PIPELINES', 'rate', 'pipeline_rates', 'matmul_rate', 'step_flops', '
 import itertools, json, subprocess, sys, tempfile, time
 from collections import Counter
 from importlib.util import find_spec
-from .dataset import BadInput, default_workers, get_dls, image_files, imagenette, make_sample, subset
-from .baseline import device_name, get_learner, recipe, versions
+from .dataset import BadInput, get_dls, image_files, imagenette, subset
+from .baseline import device_name, get_learner, versions
 from .normalize import write_aside
 from .resize import smallest_size
 from .speed import cached_dls, fast_learner, fast_settings

@@ -95,6 +95,10 @@ def check_options(
         if o.get(k) is not None: check_range(f'--{k}', o[k], *v)
     if o['arch'] not in [None, *ARCHS]: raise BadInput(f"--arch {o['arch']}: it must be one of {', '.join(ARCHS)}")
 
+def _check_seeds(o):
+    "Raises BadInput for seeds that there are not."
+    for k in ('seed', 'runs'): check_range(f'--{k}', o[k], *LIMITS[k]) # None is not allowed
+    if o.seed + o.runs > 2**32: raise BadInput(f'--runs {o.runs}: the seeds would count up past {2**32-1}')
 
 # %% ../nbs/train.ipynb #53f26252
 def _check_techniques(o):
@@ -102,8 +106,6 @@ def _check_techniques(o):
     for option,make in (('mixup', MixUp), ('smooth', LabelSmoothingCrossEntropy)):
         try: o[option] is None or make(o[option])
         except BadInput as e: raise BadInput(f'--{option}: {e}') from e
-    check_range('--seed', o.seed, *LIMITS['seed']); check_range('--runs', o.runs, *LIMITS['runs']) # None is not allowed
-    if o.seed + o.runs > 2**32: raise BadInput(f'--runs {o.runs}: the seeds would count up past {2**32-1}')
     check_range('--tta', o.tta, 0)
     if o.noise not in NOISE: raise BadInput(f'--noise={o.noise}: it must be one of {str(NOISE)[1:-1]}, in percent')
     if o.progressive is not None:
@@ -161,8 +163,7 @@ def train(
     """Trains, and writes the record, the figures and the weights. Options that are None come from `recipe`.
     Raises BadInput or OSError for what you can mend, before training where that can be known."""
     o = AttrDict(locals())
-    check_options(o)
-    _check_techniques(o)
+    for check in (check_options, _check_seeds, _check_techniques): check(o)
     path = imagenette(data)
     r = recipe(path)
     files,n_bad = _choose_files(path, o)
@@ -232,7 +233,6 @@ def peak_memory(
     import resource
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*(1 if sys.platform == 'darwin' else 1024)
 
-
 # %% ../nbs/train.ipynb #c35ef4e9
 def png(
     fig:plt.Figure, # closed afterwards
@@ -294,7 +294,6 @@ def in_one_line(
     except KeyboardInterrupt as e: fail(str(e) or stopped, 130)
     except torch.OutOfMemoryError: fail('the GPU has too little memory for this: try a smaller --bs or --size', 2)
     except (BadInput, OSError) as e: fail(_one_line(e), 2)
-
 
 # %% ../nbs/train.ipynb #bebfac45
 def imagenette_train(

@@ -1,5 +1,5 @@
 "The benchmark: a rate that is known, comparable pipelines, counted operations, the command and its refusals."
-import io, sys, time
+import io, runpy, sys
 from importlib.util import find_spec
 
 import pandas as pd
@@ -132,7 +132,7 @@ def test_measure_and_ratios(tiny, monkeypatch):
 
 def call(monkeypatch, *args):
     monkeypatch.setattr(sys, 'argv', ['imagenette_bench', *map(str, args)])
-    import runpy; runpy.run_path(str(PROGRAM.with_name('imagenette_bench')), run_name='__main__')
+    runpy.run_path(str(PROGRAM.with_name('imagenette_bench')), run_name='__main__')
 
 def test_command(tiny, tmp_path, monkeypatch, capsys):
     quick(monkeypatch)

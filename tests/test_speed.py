@@ -372,6 +372,7 @@ def test_export_and_save(dls, tmp_path):
         learn.export(tmp_path/'l.pkl')
         again = load_learner(tmp_path/'l.pkl')
         with again.no_bar(): assert torch.allclose(again.predict(f)[2], want, atol=1e-4)
+    assert (tmp_path/'l.pkl').stat().st_size < sum(4*p.numel() for p in learn.model.parameters())*1.2
     assert len(dls.valid.store) == 60 and len(again.dls.valid.store) == 0 # without the pixels
     save_model(learn, tmp_path/'m.safetensors', .5)
     probs = load_model(tmp_path/'m.safetensors')(f)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Adam
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
@@ -15,7 +16,7 @@ from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sampl
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
-from imagenette_course.speed import CachedDL
+from imagenette_course.speed import CachedDL, fast_settings
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
@@ -160,9 +161,10 @@ def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
 
 def test_quick_by_default_and_as_the_chapter_does(tiny, tmp_path, monkeypatch):
     quick, book = (spied(monkeypatch, tiny, tmp_path, book=o) for o in (False, True))
+    assert any(isinstance(o, ChannelsLast) for o in quick.cbs) == fast_settings(quick.dls.device).channels_last
     assert isinstance(quick.dls.train, CachedDL) and not isinstance(book.dls.train, CachedDL)
     assert quick.opt_func.keywords['opt'] is torch.optim.AdamW and book.opt_func is Adam
-    assert book.dls.settings['presize'] == 2*32 and not hasattr(book, 'channels_last') and not book.model._forward_pre_hooks
+    assert book.dls.settings['presize'] == 2*32 and not any(isinstance(o, ChannelsLast) for o in book.cbs) and 'forward' not in vars(book.model)
 
 def test_book_by_the_command(tiny, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e: run_here(monkeypatch, '--data', tiny, '--out', tmp_path/'a', *FAST, '--book')
