@@ -59,7 +59,7 @@ class _Files(torch.utils.data.Dataset):
         with Image.open(self.files[i]) as im: return self.transform(im.convert('RGB')), self.labels[i]
 
 # %% ../nbs/benchmark.ipynb #cf2a174e
-def _ours(path, files, bs, size, workers): return cached_dls(path, bs, size, files=files).train
+def _ours(path, files, bs, size, workers): return cached_dls(path, bs, size, files=files, min_scale=_CROP['scale'][0]).train
 
 def _chapter(path, files, bs, size, workers):
     return get_dls(path, bs, size, presize=max(460, size), files=files, workers=workers).train
@@ -68,7 +68,7 @@ def _book(path, files, bs, size, workers): return get_dls(path, bs, size, files=
 
 def _fastai(path, files, bs, size, workers):
     block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, splitter=GrandparentSplitter('train', 'val'), get_y=parent_label,
-                      item_tfms=[RandomResizedCrop(size, min_scale=.35), FlipItem()], batch_tfms=Normalize.from_stats(*imagenet_stats))
+                      item_tfms=[RandomResizedCrop(size, min_scale=_CROP['scale'][0]), FlipItem()], batch_tfms=Normalize.from_stats(*imagenet_stats))
     return block.dataloaders(path, bs=bs, num_workers=workers).train
 
 def _torchvision(path, files, bs, size, workers):

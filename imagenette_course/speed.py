@@ -253,7 +253,7 @@ class Views:
     def __init__(self,
         size:int, # side of the result, pixels
         stats:tuple=None, # (mean, std) by channel, None: pixels stay in 0..1
-        min_scale:float=.35, # smallest part of an image's area in a training view, 0..1
+        min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     ):
         self.size, self.min_scale, (self.mean,self.std) = size, min_scale, map(tensor, ifnone(stats, ([0.]*3, [1.]*3)))
     def __call__(self, pixels, ratio, train):
@@ -335,7 +335,7 @@ def cached_dls(
     files:list=None, # images to use, as from `subset`, None: all
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     workers:int=None, # threads that decode when the store is made; None: one for each core
-    min_scale:float=.35, # smallest part of an image's area in a training view, 0..1
+    min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     max_gb:float=20, # the largest store that may be made, in 10^9 bytes
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
     """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them, later ones
