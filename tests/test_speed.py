@@ -272,7 +272,7 @@ def test_same_files_labels_and_settings(tiny):
 @pytest.mark.parametrize('size', [16, 32, 48])
 def test_validation_pixels(tiny, size):
     "The same middle squares, as near to those of one good interpolation as `get_dls` comes, which has two of its own."
-    book, ours = (torch.cat([x for x,_ in make(tiny, 8, size, stats=None).valid]).as_subclass(torch.Tensor) for make in (get_dls, cached_dls))
+    book, ours = (torch.cat([x for x,_ in make(tiny, 8, size, stats=None).valid]).as_subclass(torch.Tensor).cpu() for make in (get_dls, cached_dls))
     files = cached_dls(tiny, 8, size).valid.items
     want = torch.stack([TF.resize(TF.center_crop(TF.pil_to_tensor(im), min(im.size)), [size, size], antialias=True)/255 for im in map(NamedImage.create, files)])
     assert (ours - want).abs().mean() <= (book - want).abs().mean() and (ours - want).abs().mean() < .04
@@ -336,7 +336,7 @@ def test_predict_a_file_and_a_picture(dls):
         for o in (f, PILImage.create(f)): assert torch.allclose(learn.predict(o)[2], want, atol=1e-4)
         assert torch.allclose(learn.get_preds(dl=learn.dls.test_dl(dls.valid.items))[0][0], want, atol=1e-5)
         labels = learn.get_preds(dl=learn.dls.test_dl(dls.valid.items, with_labels=True))[1]
-    assert torch.equal(labels, torch.cat([y for _,y in dls.valid]))
+    assert torch.equal(labels, torch.cat([y for _,y in dls.valid]).cpu())
 
 def test_files_that_are_not_in_the_store(dls, tmp_path):
     shutil.copy(dls.valid.items[0], tmp_path/'new.jpg')
