@@ -154,12 +154,13 @@ def largest_that_fits(
         else: bad = mid
     return good
 
-# %% ../nbs/long_runs.ipynb #ab269f92
+# %% ../nbs/long_runs.ipynb #0a8b21c4
 def options_toml(
     options:dict, # numbers, words, True and False by name; None is left out
 ) -> bytes: # the content of a TOML file
     "Options as TOML, one on each line."
-    return ''.join(f'{k} = {json.dumps(v)}\n' for k,v in options.items() if v is not None).encode()
+    def text(v): return json.dumps(v, ensure_ascii=False).replace('\x7f', '\\u007f')
+    return ''.join(f'{k} = {text(v)}\n' for k,v in options.items() if v is not None).encode(errors='backslashreplace')
 
 def read_options(
     file:Path, # TOML

@@ -179,10 +179,11 @@ def _past(o, path):
     return past
 
 def _start(o):
-    "The folder for the results, made; what was saved of another run that it held is gone."
-    if o.resume and _checkpoint(o).exists(): return Path(o.out).expanduser()
-    out = make_out(o.out, o.force)
-    (out/'checkpoint.pt').unlink(missing_ok=True)
+    "The folder for the results, made; what another run left half-written, or saved to be resumed, is gone."
+    out = Path(o.out).expanduser() if o.resume and _checkpoint(o).exists() else make_out(o.out, o.force)
+    if o.force: (out/'checkpoint.pt').unlink(missing_ok=True)
+    for f in out.glob('.*'):
+        if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name): f.unlink() # of a process that was killed
     return out
 
 # %% ../nbs/train.ipynb #1941b3cb

@@ -8,10 +8,12 @@ import torch
 from fastai.callback.channelslast import ChannelsLast
 from fastai.vision.all import Adam
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.transforms.v2 import functional as TF
 
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
+from imagenette_course.checkpoint import Checkpoint
 from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sample
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
@@ -20,7 +22,7 @@ from imagenette_course.speed import CachedDL, fast_settings
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
-RESULT_FILES = {'summary.json', 'history.csv', 'loss.png', 'confusion.png', 'model.safetensors'}
+RESULT_FILES = {'summary.json', 'options.toml', 'history.csv', 'loss.png', 'confusion.png', 'model.safetensors'}
 
 @pytest.fixture(scope='module')
 def result(tiny, tmp_path_factory):
@@ -35,11 +37,11 @@ def run_here(monkeypatch, *args):
 
 @pytest.fixture
 def refused(monkeypatch, capsys):
-    "Checks that the command, run in this process to be quick, ends with one line and exit status 2."
-    def check(args, *words):
+    "Checks that the command, run in this process to be quick, ends with one line and the exit status."
+    def check(args, *words, status=2):
         with pytest.raises(SystemExit) as e: run_here(monkeypatch, *args)
         err = capsys.readouterr().err
-        assert e.value.code == 2 and err.startswith('imagenette_train: ') and len(err.splitlines()) == 1, err
+        assert e.value.code == status and err.startswith('imagenette_train: ') and len(err.splitlines()) == 1, err
         for o in words: assert o in err, err
     return check
 
@@ -60,7 +62,7 @@ def test_summary(result, tiny):
     assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0 and .1 < s['memory_gb'] < 8
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
-                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0, book=False)
+                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0, book=False, resume=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -108,7 +110,7 @@ def test_two_runs_in_one_second(tmp_path, monkeypatch):
 def test_out_of_gpu_memory(tiny, refused, monkeypatch):
     def full(**kwargs): raise torch.OutOfMemoryError('CUDA out of memory')
     monkeypatch.setattr(train_module, 'train', full)
-    refused(['--data', tiny], 'a smaller --bs')
+    refused(['--data', tiny], 'a smaller --bs', status=1)
 
 def test_a_new_folder_by_default(tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -184,6 +186,112 @@ def test_module_can_be_run(tiny, tmp_path):
     proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', '--help'], capture_output=True, text=True)
     assert proc.returncode == 0 and '--skip' in proc.stdout and proc.stderr == ''
 
+# ---- resumed, and from files
+
+class Killed(BaseException): pass
+
+@pytest.fixture
+def stopped(tiny, tmp_path, monkeypatch):
+    "A folder with two of three epochs."
+    real = Checkpoint.after_epoch
+    def after_epoch(self):
+        real(self)
+        if self.n == 2: raise Killed
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'after_epoch', after_epoch)
+        with pytest.raises(Killed): train(tiny, out=tmp_path/'a', **SMALL, mixup=.2)
+    return tmp_path/'a'
+
+SMALL = dict(epochs=3, size=32, bs=8, workers=0)
+
+def ok(monkeypatch, *args):
+    with pytest.raises(SystemExit) as e: run_here(monkeypatch, *args)
+    assert not e.value.code
+
+def weights(out): return load_file(out/'model.safetensors')
+
+def test_resume_needs_no_other_option(stopped, tiny, tmp_path, monkeypatch, capsys):
+    ok(monkeypatch, '--out', stopped, '--resume')
+    text = capsys.readouterr().out
+    assert [o.split()[1] for o in text.splitlines() if o.startswith('epoch ')] == ['1/3', '2/3', '3/3'] and 'mixup 0.2' in text
+    train(tiny, out=tmp_path/'b', **SMALL, mixup=.2)
+    a,b = weights(stopped), weights(tmp_path/'b')
+    assert all(torch.equal(a[k], b[k]) for k in a) and {o.name for o in stopped.iterdir()} == RESULT_FILES
+
+@pytest.mark.parametrize('args,words', [(('--mixup', .4), '--mixup was 0.2 and is 0.4'), (('--epochs', 5), '--epochs was 3 and is 5'), (('--seed', 7), '--seed was 42 and is 7'),
+                                        (('--book',), '--book was False and is True'), (('--lr', .1, '--bs', 4), '--lr was 0.003 and is 0.1'), (('--force',), '--resume and --force')])
+def test_resumed_with_other_options(stopped, refused, args, words):
+    before = {o.name: o.read_bytes() for o in stopped.iterdir()}
+    refused(['--out', stopped, '--resume', *args], words)
+    assert before == {o.name: o.read_bytes() for o in stopped.iterdir()}
+
+def test_resumed_with_other_images(tiny, own, stopped, refused): refused(['--out', stopped, '--resume', '--data', own], '--data was', 'training images was 40 and is 30')
+
+def test_resume_where_nothing_was_saved(tiny, tmp_path, refused):
+    refused(['--data', tiny, '--resume', *FAST], 'name the folder of the run with --out')
+    s = train(tiny, out=tmp_path/'a', resume=True, **SMALL)
+    assert s['accuracy'] >= 0
+    (tmp_path/'b').mkdir(); (tmp_path/'b/loss.png').write_text('of another run')
+    refused(['--data', tiny, '--out', tmp_path/'b', '--resume', *FAST], 'exists already')
+
+def test_resume_of_a_complete_run(result, tiny, monkeypatch, capsys, refused):
+    before = {o.name: o.read_bytes() for o in result[1].iterdir()}
+    ok(monkeypatch, '--data', tiny, '--out', result[1], '--resume', *FAST, '--epochs', 2)
+    assert 'is complete' in capsys.readouterr().out
+    refused(['--data', tiny, '--out', result[1], '--resume', *FAST, '--epochs', 3], '--epochs was 2 and is 3')
+    assert before == {o.name: o.read_bytes() for o in result[1].iterdir()}
+
+def test_force_forgets_what_was_stopped(stopped, tiny):
+    assert train(tiny, out=stopped, force=True, **{**SMALL, 'epochs': 1})['options']['epochs'] == 1
+    assert not (stopped/'checkpoint.pt').exists()
+
+def test_a_checkpoint_of_somebody_else(stopped, refused):
+    (stopped/'checkpoint.pt').write_bytes(b'x')
+    refused(['--out', stopped, '--resume'], 'checkpoint.pt is not a checkpoint')
+    torch.save(dict(a=1), stopped/'checkpoint.pt')
+    refused(['--out', stopped, '--resume', '--data', 'nowhere'], "'nowhere' is neither")
+
+def test_the_folder_repeats_the_run(result, tmp_path, monkeypatch):
+    ok(monkeypatch, '--config', result[1]/'options.toml', '--out', tmp_path/'again')
+    a,b = weights(result[1]), weights(tmp_path/'again')
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert (tmp_path/'again/options.toml').read_bytes() == (result[1]/'options.toml').read_bytes()
+
+def test_the_command_line_wins(result, tmp_path, monkeypatch):
+    ok(monkeypatch, '--config', result[1]/'options.toml', '--out', tmp_path/'a', '--epochs', 1, '--seed', 42, '--noise', 0)
+    s = json.loads((tmp_path/'a/summary.json').read_text())['options']
+    assert (s['epochs'], s['size'], s['bs'], s['seed']) == (1, 32, 8, 42)
+
+def test_stages_are_repeated(tiny, tmp_path, monkeypatch):
+    train(tiny, out=tmp_path/'a', bs=8, workers=0, progressive='1:24,1:32')
+    ok(monkeypatch, '--config', tmp_path/'a/options.toml', '--out', tmp_path/'b')
+    assert weights(tmp_path/'a').keys() == weights(tmp_path/'b').keys()
+
+@pytest.mark.parametrize('text,words', [('epoch = 1', 'no option epoch'), ('epochs = "1"', 'must be of type int'), ('config = "a"', 'no option config'), ('=', 'not TOML')])
+def test_refused_files(tiny, tmp_path, refused, text, words):
+    (tmp_path/'c.toml').write_text(text)
+    refused(['--data', tiny, '--config', tmp_path/'c.toml', '--out', tmp_path/'a'], words)
+    refused(['--data', tiny, '--config', tmp_path/'no.toml', '--out', tmp_path/'a'], 'no.toml')
+
+def test_a_loss_that_is_no_number(tiny, tmp_path, refused, monkeypatch):
+    def spoil(self): self.learn.loss_grad = self.learn.loss_grad*float('nan'); self.learn.loss = self.learn.loss_grad.clone()
+    class Spoil(MixUp):
+        def after_loss(self):
+            super().after_loss()
+            if self.epoch == 1 and self.iter == 2: spoil(self)
+    monkeypatch.setattr(train_module, 'MixUp', Spoil)
+    refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--epochs', 3, '--mixup', .2], 'the loss is nan at step 3 of 5 in epoch 2', 'checkpoint.pt holds the epochs before', status=1)
+    assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv', 'checkpoint.pt'}
+
+def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
+    real = train_module._step
+    def step(o, dls, n):
+        if n > 5: raise torch.OutOfMemoryError
+        real(o, dls, n)
+    def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
+    monkeypatch.setattr(train_module, '_step', step); monkeypatch.setattr(train_module, 'fit', full)
+    refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20], 'too little memory for --bs 20 at 32 px: the largest that fits, as measured, is 5', status=1)
+
 # ---- bad input
 
 @pytest.mark.parametrize('args,words', [
@@ -246,13 +354,13 @@ def test_skip_bad(own, tmp_path, capsys):
     assert train(own, epochs=1, size=32, bs=2, workers=0, skip_bad=True, subset=2, out=tmp_path/'c')['dataset']['train'] == 20
 
 def test_the_disk_is_full(tiny, tmp_path):
-    "No file of this process may grow past 1 MB: the weights don't fit, the history does."
+    "No file of this process may grow past 1 MB: the checkpoint doesn't fit."
     resource = pytest.importorskip('resource') # not on Windows
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
     proc = command('--data', tiny, '--out', tmp_path/'a', *FAST, preexec_fn=limit)
     assert proc.returncode == 2 and len(proc.stderr.splitlines()) == 1, proc.stderr
-    assert 'model.safetensors could not be written' in proc.stderr and 'make room' in proc.stderr
-    assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv'}
+    assert 'checkpoint.pt could not be written' in proc.stderr and 'make room' in proc.stderr
+    assert not list((tmp_path/'a').iterdir())
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
@@ -285,7 +393,7 @@ def test_ctrl_c(tiny, tmp_path):
     assert first.startswith('# partial: ') and first.endswith('of 500 epochs')
     df = pd.read_csv(out/'history.csv', comment='#')
     assert len(df) >= 2 and first == f'# partial: {len(df)} of 500 epochs'
-    assert [o.name for o in out.iterdir()] == ['history.csv']
+    assert {o.name for o in out.iterdir()} == {'history.csv', 'checkpoint.pt'} and f'--out {out} --resume goes on' in err
 
 def test_a_mistake_of_ours_is_not_hidden(tiny, tmp_path, monkeypatch):
     def broken(**kwargs): raise KeyError('a bug')
