@@ -65,7 +65,7 @@ def test_the_decay_grows_to_its_cap(n, decay):
 @given(seed=seeds, decay=st.floats(0, 1), shapes=st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=4))
 def test_a_step_of_the_average(seed, decay, shapes):
     g = torch.Generator().manual_seed(seed)
-    a,b = ([torch.randn(*s, generator=g) for s in shapes] for _ in range(2))
+    a,b = ([torch.randn(s, generator=g) for s in shapes] for _ in range(2))
     ref,kept = [decay*x.double() + (1-decay)*y.double() for x,y in zip(a, b)], [y.clone() for y in b]
     ema_step(a, b, decay)
     for x,r,y,k in zip(a, ref, b, kept): assert torch.allclose(x.double(), r, atol=1e-6) and torch.equal(y, k)
@@ -100,7 +100,7 @@ def test_training_goes_as_without():
     for cbs in (None, EMA):
         learn = net_learner(cbs)
         with no_output(learn): learn.fit(3, .1)
-        losses.append(learn.recorder.values.itemgot(0)); steps = learn.model[1].num_batches_tracked.item()
+        losses.append([o[0] for o in learn.recorder.values]); steps = learn.model[1].num_batches_tracked.item()
     assert losses[0] == losses[1] and steps == 9
 
 def test_against_torchs_averaged_model():
@@ -236,10 +236,10 @@ def test_for_one_fit_alone():
 
 def test_steps_are_counted_not_batches():
     learn = net_learner()
-    class Count(Callback):
+    class Steps(Callback):
         order = 70
         def after_train(self): self.n = self.learn.ema.n
-    count = Count()
+    count = Steps()
     with no_output(learn): learn.fit(1, .1, cbs=[EMA, GradientAccumulation(16), count])
     assert count.n == 1 # 24 images in steps of 16: one, and a rest
 
@@ -366,7 +366,8 @@ def test_the_step_is_orthogonal():
     net = Net()
     before = [w.detach().clone() for w in hidden_weights(list(net.parameters()))]
     opt = MuonAdamW(net.parameters(), lr=1., betas=(0., .99), weight_decay=0.)
-    backward(net); opt.step()
+    for p in net.parameters(): p.grad = torch.randn_like(p) # of a batch it could have directions of size 0, which stay 0
+    opt.step()
     for a,b in zip(before, hidden_weights(list(net.parameters()))):
         change = (a - b.detach()).flatten(1)
         s = torch.linalg.svdvals(change)/(.2*math.sqrt(max(change.shape)))
@@ -714,7 +715,7 @@ def test_sizes_are_those_of_the_pooling(h, w):
     net = use_blur_pool(nn.Sequential(pool))
     out = net(x)
     assert out.shape == pool(x).shape
-    assert (out <= x.max()).all() and (out >= x.min()).all()
+    assert (out <= x.max() + 1e-6).all() and (out >= x.min() - 1e-6).all()
     assert torch.allclose(net(torch.full_like(x, .3)), torch.full_like(out, .3))
 
 def test_a_shift_by_two_is_a_shift_by_one():
