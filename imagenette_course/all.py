@@ -10,6 +10,11 @@ from .tta import *
 from .mixup import *
 from .smoothing import *
 from .questionnaire import *
+from .mixing import *
+from .techniques import *
+from .further import *
 from .speed import *
+from .checkpoint import *
 from .train import *
 from .bench import *
+from .predict import *

@@ -116,7 +116,7 @@ def test_another_network_is_refused():
 def test_random_states():
     d = dls()
     def draw(): return random.random(), np.random.rand(), torch.rand(2).tolist(), d.train.get_idxs()[:9], d.valid.rng.random()
-    s = through_a_file(plain(random_states(d)))
+    s = through_a_file(plain_values(random_states(d)))
     want = draw()
     assert draw() != want
     set_random_states(s, d)
@@ -131,11 +131,11 @@ json_like = st.recursive(st.none() | st.booleans() | st.integers(-2**40, 2**40) 
 @given(o=st.dictionaries(st.text(max_size=4), json_like, max_size=4))
 def test_what_is_plain_stays(o, tmp_path_factory):
     file = tmp_path_factory.getbasetemp()/'round.pt'
-    save_checkpoint(file, plain(o))
-    assert read_checkpoint(file) == o == plain(o)
+    save_checkpoint(file, plain_values(o))
+    assert read_checkpoint(file) == o == plain_values(o)
 
 def test_plain():
-    o = plain(dict(a=L(np.float64(.5), np.int64(3)), t=(np.float32(1.), None), x=nn.Parameter(torch.ones(2))))
+    o = plain_values(dict(a=L(np.float64(.5), np.int64(3)), t=(np.float32(1.), None), x=nn.Parameter(torch.ones(2))))
     assert o['a'] == [.5, 3] and type(o['a']) is list and type(o['a'][0]) is float and type(o['t'][0]) is float
     assert type(o['x']) is torch.Tensor and not o['x'].requires_grad
 
