@@ -223,12 +223,18 @@ class ResizeMix(CutMix):
     def new_boxes(self, n, h, w):
         return draw_inner_boxes(torch.empty(n, device=self.x.device).uniform_(self.min_side, self.max_side), h, w)
 
-# %% ../nbs/mixing.ipynb #03ff6c60
+# %% ../nbs/mixing.ipynb #a947728c
+def _what(o):
+    "The full name of a class, or of an object's class."
+    kind = o if isinstance(o, type) else type(o)
+    return f'{kind.__module__}.{kind.__name__}'
+
 def _check_mixes(mixes, p):
     "Instances and probabilities; raises BadInput for other kinds of callbacks, or probabilities that are none."
-    each = [o() if isinstance(o, type) and issubclass(o, MixUp) else o for o in mixes]
+    kinds = (MixUp, CutMix, ResizeMix) # all that they do, they do before a batch and after a loss
+    each = [o() if o in kinds else o for o in mixes]
     for i,o in enumerate(each):
-        if not isinstance(o, MixUp): raise BadInput(f'mixes[{i}] is a {type(o).__name__}: it must be a MixUp, CutMix or ResizeMix of imagenette_course')
+        if type(o) not in kinds: raise BadInput(f'mixes[{i}] is a {_what(o)}: it must be a MixUp, CutMix or ResizeMix of imagenette_course')
     if len(p) != len(each): raise BadInput(f'p holds {len(p)} probabilities: mixes holds {len(each)} callbacks')
     for i,o in enumerate(p): check_range(f'p[{i}]', o, 0, 1, float)
     if sum(p) > 1 + 1e-6: raise BadInput(f'p adds up to {sum(p):g}: it must be 1 or less')
@@ -259,8 +265,8 @@ class RandomMix(Callback):
         self.now.learn = self.learn
         getattr(self.now, event)()
 
-# %% ../nbs/mixing.ipynb #380a73a1
+# %% ../nbs/mixing.ipynb #1dc2909b
 def _check_alone(learn):
     "Raises BadInput when more than one callback of a learner mixes images."
-    found = [type(o).__name__ for o in learn.cbs if isinstance(o, (MixUp, RandomMix, MixHandler))]
+    found = [_what(o) for o in learn.cbs if isinstance(o, (MixUp, RandomMix, MixHandler))]
     if len(found) > 1: raise BadInput(f"{' and '.join(found)} are in the learner: both would mix the images, and the loss would know of one; give them to RandomMix")

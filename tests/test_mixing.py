@@ -395,6 +395,10 @@ def test_cutmix_refuses(alpha):
 
 # several in one training
 
+class Hooked(MixUp):
+    "Needs an event that `RandomMix` does not pass on."
+    def after_pred(self): pass
+
 def test_random_mix_picks_with_its_probabilities():
     mix = RandomMix([MixUp, CutMix, ResizeMix], [.4, .3, .2])
     mix.learn = SimpleNamespace()
@@ -432,7 +436,7 @@ def test_runs_of_two_mixtures_are_not_compared_under_one_name(dls):
     with pytest.raises(BadInput, match='give them two names'): compare(runs)
 
 @pytest.mark.parametrize('mixes,p,words', [
-    ([FastaiMixUp()], [.5], r'mixes\[0\] is a MixUp: it must be'), ([MixUp, 3], [.5, .5], r'mixes\[1\] is a int'), ([FastaiCutMix], [.5], r'mixes\[0\] is a'),
+    ([FastaiMixUp()], [.5], r'mixes\[0\] is a fastai.callback.mixup.MixUp: it must be'), ([MixUp, 3], [.5, .5], r'mixes\[1\] is a builtins.int'), ([FastaiCutMix], [.5], r'mixes\[0\] is a fastai.callback.mixup.CutMix'), ([Hooked()], [.5], r'mixes\[0\] is a .*Hooked'),
     ([MixUp], [.5, .5], 'p holds 2 probabilities: mixes holds 1'), ([MixUp, CutMix], [.7, .4], 'p adds up to 1.1: it must be 1 or less'),
     ([MixUp], [-.1], r'p\[0\]=-0.1'), ([MixUp], [float('nan')], r'p\[0\]=nan'), ([MixUp], ['x'], r'p\[0\]=')])
 def test_random_mix_refuses(mixes, p, words):
