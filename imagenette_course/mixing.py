@@ -223,12 +223,17 @@ class ResizeMix(CutMix):
     def new_boxes(self, n, h, w):
         return draw_inner_boxes(torch.empty(n, device=self.x.device).uniform_(self.min_side, self.max_side), h, w)
 
-# %% ../nbs/mixing.ipynb #a947728c
+# %% ../nbs/mixing.ipynb #b1d7e602
 def _what(o):
     "The full name of a class, or of an object's class."
     kind = o if isinstance(o, type) else type(o)
     return f'{kind.__module__}.{kind.__name__}'
 
+def _settings(mix):
+    "`MixUp(0.4)`, for the record of a run."
+    return f"{type(mix).__name__}({', '.join(str(o) for o in vars(mix).values() if isinstance(o, (int, float)))})"
+
+# %% ../nbs/mixing.ipynb #cff4ead3
 def _check_mixes(mixes, p):
     "Instances and probabilities; raises BadInput for other kinds of callbacks, or probabilities that are none."
     kinds = (MixUp, CutMix, ResizeMix) # all that they do, they do before a batch and after a loss
@@ -239,10 +244,6 @@ def _check_mixes(mixes, p):
     for i,o in enumerate(p): check_range(f'p[{i}]', o, 0, 1, float)
     if sum(p) > 1 + 1e-6: raise BadInput(f'p adds up to {sum(p):g}: it must be 1 or less')
     return each, list(p)
-
-def _settings(mix):
-    "`MixUp(0.4)`, for the record of a run."
-    return f"{type(mix).__name__}({', '.join(str(o) for o in vars(mix).values() if isinstance(o, (int, float)))})"
 
 # %% ../nbs/mixing.ipynb #c3001bb8
 class RandomMix(Callback):
@@ -265,8 +266,9 @@ class RandomMix(Callback):
         self.now.learn = self.learn
         getattr(self.now, event)()
 
-# %% ../nbs/mixing.ipynb #1dc2909b
+# %% ../nbs/mixing.ipynb #9467e6ac
 def _check_alone(learn):
     "Raises BadInput when more than one callback of a learner mixes images."
     found = [_what(o) for o in learn.cbs if isinstance(o, (MixUp, RandomMix, MixHandler))]
-    if len(found) > 1: raise BadInput(f"{' and '.join(found)} are in the learner: both would mix the images, and the loss would know of one; give them to RandomMix")
+    if len(found) > 1: raise BadInput(f"{' and '.join(found)} are in the learner: both would mix the images, and the loss "
+                                      "would know of one; give them to RandomMix")
