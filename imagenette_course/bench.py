@@ -234,13 +234,13 @@ def _bars(ax, d):
 
 def _growth(ax, d):
     "Rates against the size of the images, one line for each pipeline and step."
-    for what,g in d.sort_values('size').groupby('what', sort=False):
+    for what,g in d.sort_values('size', kind='stable').groupby('what', sort=False):
         kind,name = what.split(': ')
         ax.plot(g['size'], g.rate, marker='o', ms=4, ls='-' if kind == 'input' else '--', color=_COLOURS[name], label=what)
     ax.set(xscale='log', yscale='log', xlabel='side of the images, px', ylabel='images a second')
     ax.set_xticks(sorted(set(d['size'])), sorted(set(d['size'])))
     ax.minorticks_off()
-    ax.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, .5), frameon=False)
+    ax.legend(fontsize=8, loc='upper center', bbox_to_anchor=(.4, -.2), ncols=3, frameon=False)
 
 def plot_rates(
     df:pd.DataFrame, # as from `measure`
@@ -250,10 +250,13 @@ def plot_rates(
     whole = df[df.images == df.images.max()]
     grows = whole[~whole.what.str.startswith('epoch')]
     several = grows['size'].nunique() > 1
-    fig,axs = plt.subplots(1+several, 1, figsize=(8, 6.4 if several else 3.6), layout='constrained', squeeze=False)
+    fig,axs = plt.subplots(1+several, 1, figsize=(8, 7 if several else 3.6), layout='constrained', squeeze=False)
     _bars(axs[0,0], whole[whole['size'] == size])
     axs[0,0].set_title(f"At {size} px: batches {r['input: --book']:.0f} times as quick as --book's, epochs {r['epoch: --book']:.1f} times", size=11)
-    if several: _growth(axs[1,0], grows)
+    if several:
+        _growth(axs[1,0], grows)
+        last = grows[grows['size'] == grows['size'].max()].set_index('what').rate
+        axs[1,0].set_title(f"At {grows['size'].max()} px this course's input is {last['input: this course']/last['step: this course']:.0f} times as quick as its step", size=11)
     return fig
 
 # %% ../nbs/benchmark.ipynb #865824aa

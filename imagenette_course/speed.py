@@ -28,7 +28,7 @@ _FORMAT = 1 # of the store
 
 def _key(files, path, side):
     "What a store of these files must say of itself; it changes when a file does."
-    rows = [(str(f.relative_to(path) if f.is_relative_to(path) else f), o.st_size, o.st_mtime_ns) for f in files for o in [f.stat()]]
+    rows = [(os.path.relpath(f, path), o.st_size, o.st_mtime_ns) for f in files for o in [f.stat()]]
     return hashlib.sha256(json.dumps([_FORMAT, side, rows]).encode()).hexdigest()
 
 def _store_file(files, path, side):
@@ -118,7 +118,7 @@ class PixelStore:
     ):
         """Opens the store of these files in fastai's data folder, and makes it first where there is none, or one that is damaged
         or stale. Raises BadInput for an image that can't be decoded, OSError when there is no room."""
-        files, path = [Path(o) for o in files], Path(path)
+        files, path = [o if isinstance(o, Path) else Path(o) for o in files], Path(path)
         self.file, key = _store_file(files, path, side), _key(files, path, side)
         found = _read(self.file, key)
         if found is None:

@@ -23,7 +23,7 @@ from .tta import tta
 from .mixup import MixUp
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner
-from .checkpoint import (Checkpoint, Diverged, StopAtNaN, largest_that_fits, options_toml, plain,
+from .checkpoint import (Checkpoint, Diverged, StopAtNaN, largest_that_fits, options_toml, plain_values,
                                           read_checkpoint, read_options, save_checkpoint)
 from fastcore.script import anno_parser, store_true
 
@@ -267,7 +267,7 @@ def _one_run(o, dls, seed, cbs):
 def _train_all(o, path, dls, past, history):
     "Trains what is left of `o.runs` runs; the checkpoint is replaced after each epoch and each run."
     done = past['done']
-    def save(now): save_checkpoint(_checkpoint(o), plain(dict(options=_same_again(o, path), images=o.n_train, done=done, now=now)))
+    def save(now): save_checkpoint(_checkpoint(o), plain_values(dict(options=_same_again(o, path), images=o.n_train, done=done, now=now)))
     for seed in range(o.seed + len(done), o.seed + o.runs):
         if o.runs > 1: print(f'run {len(done)+1} of {o.runs}, seed {seed}', flush=True)
         done.append(_one_run(o, dls, seed, [history, Checkpoint(save, past.pop('now', None)), StopAtNaN()]))
