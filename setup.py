@@ -19,6 +19,7 @@ setup(
                  f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
     packages=find_packages(include=[f"{cfg['lib_path']}*"]),
     install_requires=items('requirements'),
-    extras_require={'test': tests, 'dev': tests + items('dev_requirements'), 'bench': items('bench_requirements')},
+    extras_require={'test': tests, 'dev': tests + items('dev_requirements'),
+                    **{k: items(f'{k}_requirements') for k in ('bench', 'distributed', 'tensorboard')}},
     entry_points={'console_scripts': items('console_scripts'), 'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
 )
