@@ -15,6 +15,7 @@ from .techniques import *
 from .further import *
 from .speed import *
 from .checkpoint import *
+from .distributed import *
 from .train import *
 from .bench import *
 from .predict import *

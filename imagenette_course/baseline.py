@@ -141,10 +141,12 @@ def no_output(
 
 # %% ../nbs/01_baseline.ipynb #1e6b17e1
 def _seed_batches(learn):
-    "Sets the seeds of augmentation and of the order of the training images; each fit of a learner has its own."
+    """Sets the seeds of augmentation and of the order of the training images; each fit of a learner has its own. Of several
+    processes, each has its own augmentation, and all the same order."""
     n = learn.n_fits
     seed = learn.seed if n == 0 else random.Random(f'{learn.seed}/{n}').getrandbits(32)
-    set_seed(seed)
+    rank = rank_distrib()
+    set_seed(random.Random(f'{seed}/process {rank}').getrandbits(32) if rank else seed)
     learn.dls.train.rng.seed(seed)
     learn.n_fits += 1
 

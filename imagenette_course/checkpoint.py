@@ -4,33 +4,34 @@
 
 # %% auto #0
 __all__ = ['random_states', 'set_random_states', 'plain_values', 'learner_state', 'load_learner_state', 'save_checkpoint',
-           'read_checkpoint', 'Checkpoint', 'Diverged', 'StopAtNaN', 'largest_that_fits', 'options_toml',
+           'read_checkpoint', 'Checkpoint', 'Diverged', 'StopAtNaN', 'largest_that_fits', 'TensorBoard', 'options_toml',
            'read_options']
 
-# %% ../nbs/long_runs.ipynb #fb434053
+# %% ../nbs/long_runs.ipynb #a51e48d9
 import io, pickle, tomllib, zipfile, zlib
+from torchvision.utils import make_grid
 from .dataset import BadInput
 from .baseline import RecordRun, Run
 from .normalize import write_aside
 from fastai.vision.all import *
 
-# %% ../nbs/long_runs.ipynb #38292ed1
+# %% ../nbs/long_runs.ipynb #fc8d79e3
 def random_states(
     dls:DataLoaders, # whose loaders have a generator each
 ) -> dict: # of plain numbers, lists and tensors
     "The states of all random generators that a training draws from: Python's, NumPy's, PyTorch's, and those of the loaders."
     name,keys,*rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=[name, keys.tolist(), *rest], torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state_all(), loaders=[dl.rng.getstate() for dl in dls.loaders])
+                cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None, loaders=[dl.rng.getstate() for dl in dls.loaders])
 
 def set_random_states(
     states:dict, # as from `random_states`
     dls:DataLoaders, # with as many loaders
 ):
-    "Puts all random generators back. Those of GPUs that are not there any more are left out."
+    "Puts all random generators back, that of the GPU if there is one."
     def as_state(o): return (o[0], tuple(o[1]), o[2]) # a list is what a file makes of a tuple
     random.setstate(as_state(states['python'])); np.random.set_state(tuple(states['numpy'])); torch.set_rng_state(states['torch'].cpu())
-    for i,o in enumerate(states['cuda'][:torch.cuda.device_count()]): torch.cuda.set_rng_state(o.cpu(), i)
+    if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'].cpu())
     for dl,o in zip(dls.loaders, states['loaders']): dl.rng.setstate(as_state(o))
 
 # %% ../nbs/long_runs.ipynb #0e2977e4
@@ -48,13 +49,13 @@ def _with_state(learn):
     "Callbacks by name that have a memory; a callback passes on what the learner has, so its class is asked."
     return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict') and hasattr(type(cb), 'load_state_dict')}
 
-# %% ../nbs/long_runs.ipynb #d90eaea5
+# %% ../nbs/long_runs.ipynb #8981f1d0
 def learner_state(
     learn:Learner, # within or after a fit
 ) -> dict: # model, opt, cbs, smooth, random
     "All that a training goes on from, as plain values. Tensors are the learner's own, not copies."
     smooth = learn.recorder.smooth_loss
-    return plain_values(dict(model=learn.model.state_dict(), opt=learn.opt.state_dict(), random=random_states(learn.dls),
+    return plain_values(dict(model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), random=random_states(learn.dls),
                       cbs={k: cb.state_dict() for k,cb in _with_state(learn).items()}, smooth=(smooth.count, smooth.val)))
 
 def load_learner_state(
@@ -64,7 +65,7 @@ def load_learner_state(
     "Puts a learner where another one was. Raises BadInput when they are not of one kind."
     cbs = _with_state(learn)
     if cbs.keys() != state['cbs'].keys(): raise BadInput(f"the state has callbacks {sorted(state['cbs'])}, the learner {sorted(cbs)}: use the same ones")
-    try: learn.model.load_state_dict(state['model'])
+    try: get_model(learn.model).load_state_dict(state['model'])
     except RuntimeError as e: raise BadInput(f'the state is of another network: {str(e).splitlines()[-1].strip()}') from e
     device = next(learn.model.parameters()).device
     learn.opt.load_state_dict(to_device(state['opt'], device))
@@ -153,6 +154,32 @@ def largest_that_fits(
         if works(mid): good = mid
         else: bad = mid
     return good
+
+# %% ../nbs/long_runs.ipynb #7f7ac778
+class TensorBoard(Callback):
+    """Writes for TensorBoard, after each step, the training loss and the learning rate, after each epoch all of its record, and of
+    each epoch the first 16 training images as the network sees them. Of a resumed training it writes the new epochs."""
+    order = RecordRun.order + 2
+    def __init__(self,
+        folder:Path, # for its files, made if need be
+    ): self.folder, self.past, self.writer = folder, 0, None
+    def after_batch(self):
+        if not self.training: return
+        step = self.past + self.iter + 1
+        if self.writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+            self.writer = SummaryWriter(self.folder, purge_step=step) # what a killed run wrote after this step does not count
+        self.writer.add_scalar('loss/step', self.loss, step)
+        self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], step)
+        if self.iter == 0: self.writer.add_image('training images', make_grid(self.x[:16].float(), nrow=4, normalize=True), step)
+    def after_epoch(self):
+        self.past += len(self.dls.train) # of the epochs that are skipped, too
+        if self.writer is None: return
+        for k,v in self.learn.record_run.record.history[-1].items():
+            if k not in ('epoch', 'seconds'): self.writer.add_scalar(f'epoch/{k}', v, self.past)
+        self.writer.flush()
+    def after_fit(self):
+        if self.writer is not None: self.writer.close(); self.writer = None
 
 # %% ../nbs/long_runs.ipynb #0a8b21c4
 def options_toml(

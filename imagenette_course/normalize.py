@@ -77,13 +77,14 @@ def model_facts(
     learn:Learner, # as from `get_learner`, with loaders as from `get_dls`
     accuracy:float=None, # 0..1 on the validation set; None: measured now
 ) -> dict: # arch, classes, size and presize (pixels), mean, std, accuracy
-    "What has to be known to use the weights. Raises BadInput for a network or loaders that a file can't describe."
+    "What has to be known to use the weights; `blur` where `use_blur_pool` was at work. Raises BadInput for a network or loaders that a file can't describe."
     arch, settings = getattr(learn, 'arch', None), getattr(learn.dls, 'settings', {})
     if arch not in ARCHS: raise BadInput(f'arch={arch!r}: make the learner with get_learner and one of {", ".join(ARCHS)}')
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
-    return dict(arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
+    blur = dict(blur=True) if any(type(m).__name__ == 'BlurPool' for m in learn.model.modules()) else {}
+    return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
                 presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'], # one good step, or two
                 mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
 
@@ -171,7 +172,7 @@ def _facts(path, metadata):
     "The facts in a file's metadata."
     if _key not in metadata: raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
-    except (json.JSONDecodeError, RecursionError) as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
+    except (ValueError, RecursionError) as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
     if not isinstance(facts, dict): raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
     lacks = [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]
     if lacks: raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
@@ -185,9 +186,10 @@ def _check_facts(path, f):
     c = f['classes']
     if not (_is_list(c, str) and 0 < len(c) == len(set(c))): raise BadInput(f'{path}: its classes are no list of different names')
     for k in ('mean','std'):
-        if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(map(math.isfinite, f[k]))):
-            raise BadInput(f'{path}: its {k} is no list of three numbers')
-    if min(f['std']) <= 0: raise BadInput(f"{path}: its std is {f['std']}, and must be above 0")
+        if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(-1e3 <= v <= 1e3 for v in f[k])):
+            raise BadInput(f'{path}: its {k} is no list of three numbers in -1000..1000')
+    if min(f['std']) < 1e-6: raise BadInput(f"{path}: its std is {f['std']}, and must be above 0")
+    if f.get('blur', False) not in (True, False): raise BadInput(f'{path}: its blur is neither true nor false')
 
 def _is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
 
@@ -201,9 +203,14 @@ def load_model(
     metadata,tensors = _read(path)
     facts = _facts(path, metadata)
     _check_facts(path, facts)
+    if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
+        raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
     with torch.device('meta'): model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes'])) # shapes alone, no memory
     try: model.load_state_dict(tensors, assign=True)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]
         raise BadInput(f"{path} does not fit the network {facts['arch']} with {len(facts['classes'])} classes: {what}") from e
+    if facts.get('blur'):
+        from imagenette_course.techniques import use_blur_pool # of a later chapter, which needs this one
+        use_blur_pool(model)
     return Classifier(model.float(), *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)

@@ -116,4 +116,4 @@ def _finish(cb, n, beta, reduce):
     views = torch.cat(cb.views)[None] if n else plain.new_empty(0, *plain.shape)
     if reduce == 'mean' and n: views /= n
     preds = combine_views(plain, views, beta, reduce)
-    return to_detach(preds.as_subclass(torch.Tensor)), to_detach(detuplify(to_concat(cb.labels)))
+    return to_detach(preds.as_subclass(torch.Tensor), gather=False), to_detach(detuplify(to_concat(cb.labels)), gather=False)
