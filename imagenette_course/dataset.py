@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'N_IMAGES', 'sample_files', 'wrong_labels', 'BadInput', 'check_range',
            'check_floats', 'check_labels', 'show_bar', 'quiet_bars', 'in_test', 'make_sample', 'image_files',
-           'check_folder', 'is_sample', 'imagenette', 'check_images', 'subset', 'NamedImage', 'folder_label',
+           'check_folder', 'is_sample', 'imagenette', 'check_images', 'subset', 'to_rgb', 'NamedImage', 'folder_label',
            'NoisyLabel', 'default_workers', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
@@ -315,17 +315,32 @@ def subset(
         res += files
     return res
 
+# %% ../nbs/00_dataset.ipynb #90da12eb
+def to_rgb(
+    im:Image.Image, # as from `Image.open`; of an animation, the picture that is open
+) -> Image.Image: # RGB, 8 bits a colour
+    """A picture in colour. Greyscale of 16 bits is scaled, where Pillow alone would clip it to white; transparency is dropped.
+    Raises BadInput for greyscale of 32 bits, whose white could be any number."""
+    if im.mode.startswith('I;16') or (im.mode == 'I' and im.format in ('PNG', 'PPM')): # Pillow gives 0..65535 for both
+        im = Image.fromarray(((np.asarray(im).astype(np.uint32) + 128)//257).astype(np.uint8))
+    if im.mode in ('I', 'F'): raise BadInput('greyscale of 32 bits, whose range is not known: save it with 8 or 16')
+    return im.convert('RGB')
+
+
 # %% ../nbs/00_dataset.ipynb #a4f21b2b
 class NamedImage(PILImage):
     "Makes a `PILImage`, with errors that name the file."
     @classmethod
     def create(cls, fn, **kwargs):
-        "A `PILImage` from file `fn`, RGB. Raises BadInput, with the file's name, when its content can't be read."
-        try: return PILImage.create(fn, **kwargs) # no type of our own: `predict` takes any `PILImage` then
+        "A `PILImage` from file `fn`, by `to_rgb`. Raises BadInput, with the file's name, when its content can't be read."
+        if not isinstance(fn, (str, Path)): return PILImage.create(fn, **kwargs)
+        try:
+            with Image.open(fn) as im: return PILImage(to_rgb(im)) # no type of our own: `predict` takes any `PILImage` then
         except (FileNotFoundError, PermissionError): raise # they name the file
-        except (OSError, SyntaxError, Image.DecompressionBombError) as e:
+        except Exception as e: # each of Pillow's decoders has its own
             raise BadInput(f'{fn} is not a readable image ({e}): remove it, or leave it out '
                              '(check_images lists all of them, imagenette_train has --skip_bad)') from e
+
 
 # %% ../nbs/00_dataset.ipynb #236337be
 def _class_name(c): return CLASSES.get(c, c)

@@ -7,7 +7,7 @@ __all__ = ['batch_stats', 'dataset_stats', 'write_aside', 'model_facts', 'save_m
 
 # %% ../nbs/02_normalize.ipynb #57f97dd1
 import json, os
-from .dataset import BadInput, NamedImage, check_floats, check_range
+from .dataset import BadInput, NamedImage, check_floats, check_range, to_rgb
 from .baseline import ARCHS
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
@@ -148,7 +148,7 @@ class Classifier(nn.Module):
 def _rgb(x):
     "An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8 or floats in 0..1."
     if isinstance(x, (str, Path)): x = NamedImage.create(x)
-    if isinstance(x, Image.Image): return TF.pil_to_tensor(x.convert('RGB'))
+    if isinstance(x, Image.Image): return TF.pil_to_tensor(to_rgb(x))
     if not isinstance(x, torch.Tensor): raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
     if x.ndim not in (3,4) or x.shape[-3] != 3 or not x.numel():
         turn = ', permute(2, 0, 1) puts the colours first' if x.ndim == 3 and x.shape[-1] == 3 else ''

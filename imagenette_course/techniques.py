@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from fastcore.basics import patch
 from fastai.callback.core import Callback
 from fastai.layers import ResBlock
-from fastai.learner import Learner
+from fastai.learner import Learner, get_model
 from fastai.optimizer import OptimWrapper
 
 # %% ../nbs/more_techniques.ipynb #639a4943
@@ -45,8 +45,8 @@ def ema_step(
 def float_tensors(
     model:nn.Module, # any network
 ) -> dict: # name -> tensor, on the network's own memory
-    "Weights and batch statistics: all that can be averaged."
-    return {k: v for k,v in model.state_dict().items() if v.is_floating_point()}
+    "Weights and batch statistics: all that can be averaged, by their names without a wrapper for several processes."
+    return {k: v for k,v in get_model(model).state_dict().items() if v.is_floating_point()}
 
 def exchange(
     model:nn.Module, # whose tensors are changed in place
@@ -94,17 +94,17 @@ class EMA(Callback):
 # %% ../nbs/more_techniques.ipynb #7c0aaf6a
 @patch
 def state_dict(self:EMA):
-    "The average, by the names of the network, and `n_averaged`, the steps in it: tensors, for `torch.save`."
-    return dict(float_tensors(self.model) if self.swapped else self.spare, n_averaged=torch.tensor(self.n))
+    "The average, by the names of the network; `n_averaged`, the steps in it; `epoch`, the last one of them: tensors, for `torch.save`."
+    return dict(float_tensors(self.model) if self.swapped else self.spare, n_averaged=torch.tensor(self.n), epoch=torch.tensor(self.last))
 
 @patch
 def load_state_dict(self:EMA,
     state:dict, # as from `state_dict`
 ):
-    "The next fit goes on with this average."
+    "The next fit goes on with this average; so does one that is under way."
     self._clear()
-    self.spare = {k: v.clone() for k,v in state.items() if k != 'n_averaged'}
-    self.n,self.goes_on = int(state['n_averaged']),True
+    self.spare = {k: v.clone() for k,v in state.items() if k not in ('n_averaged', 'epoch')}
+    self.n,self.last,self.goes_on = int(state['n_averaged']),int(state['epoch']),True
 
 @patch
 def _go_on(self:EMA, live):

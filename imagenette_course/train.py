@@ -492,7 +492,7 @@ def imagenette_train(
     ema:float=None, # validate and keep a moving average of the weights; its decay, such as 0.999
     opt:str='adamw', # optimizer: adamw, ranger (with a rate that is flat and then a cosine) or muon (with adamw for some weights)
     blur:store_true=False, # blur before the network's max pooling leaves out pixels
-    save_memory:store_true=False, # keep only what blocks are given, and compute the rest again: a quarter slower, far less memory
+    save_memory:store_true=False, # keep only what blocks are given, and compute the rest again: about half the memory, about a third slower
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     book:store_true=False, # the chapter's own pipeline and training step in float32, not the quick ones
     resume:store_true=False, # go on with the run in --out that was stopped; its options need not be repeated
