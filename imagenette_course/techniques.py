@@ -104,7 +104,7 @@ def load_state_dict(self:EMA,
     "The next fit goes on with this average; so does one that is under way."
     self._clear()
     self.spare = {k: v.clone() for k,v in state.items() if k not in ('n_averaged', 'epoch')}
-    self.n,self.last,self.goes_on = int(state['n_averaged']),int(state['epoch']),True
+    self.n,self.last,self.goes_on = int(state['n_averaged']),int(state.get('epoch', -1)),True
 
 @patch
 def _go_on(self:EMA, live):

@@ -115,7 +115,7 @@ OPTS = ('adamw', 'ranger', 'muon')
 
 def _made(o, *options):
     "What those of the options make that are given."
-    return [TECHNIQUES[k](o[k]) for k in options if o[k] not in (None, False)]
+    return [TECHNIQUES[k](o[k]) for k in options if o[k] is not None and o[k] is not False]
 
 def _mix(o):
     "A callback, or several that take turns; none without an option that mixes."

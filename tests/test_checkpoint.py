@@ -278,13 +278,14 @@ def start(*args):
     return p.exitcode == 0
 
 @pytest.mark.slow
-@pytest.mark.parametrize('kind', ['quick', 'book', 'stages', 'while writing'])
+@pytest.mark.parametrize('kind', ['quick', 'book', 'stages', 'techniques', 'while writing'])
 def test_killed_at_random_moments(tiny, tmp_path, own_folder, kind):
-    "Five times each, twenty in all: results, weights and history end as if nothing had happened."
-    options = dict(OPTIONS, **dict(quick={}, book=dict(book=True), stages=dict(progressive='2:24,1:32', epochs=None, size=None)).get(kind, {}))
+    "Four times each, twenty in all: results, weights and history end as if nothing had happened."
+    options = dict(OPTIONS, **dict(quick={}, book=dict(book=True), stages=dict(progressive='2:24,1:32', epochs=None, size=None),
+                                    techniques=dict(mixup=None, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='muon', erase=.5, blur=True)).get(kind, {}))
     assert start(tiny, tmp_path/'a', own_folder, options, None)
     kills, rng = 0, random.Random(kind)
-    while kills < 5:
+    while kills < 4:
         finished = start(tiny, tmp_path/'b', own_folder, options, 'writing' if kind == 'while writing' else rng.uniform(.3, 4))
         if finished: assert kills, 'it was never killed'; break
         kills += 1

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.vision.all import Adam
+from fastai.vision.all import Adam, ResBlock, ranger
+from fastai.vision.models.xresnet import xresnet18
 from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms.v2 import functional as TF
@@ -18,7 +19,9 @@ from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sampl
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
-from imagenette_course.speed import CachedDL, fast_settings
+from imagenette_course.speed import CachedDL, cached_dls, fast_learner, fast_settings
+from imagenette_course.mixing import CutMix, RandomMix, ResizeMix
+from imagenette_course.techniques import EMA, BlurPool, RandomErasing, muon, use_blur_pool
 from imagenette_course.train import *
 
 FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
@@ -62,7 +65,8 @@ def test_summary(result, tiny):
     assert s['accuracy'] == s['accuracies'][0] and s['accuracy_std'] is None and s['seconds'] > 0 and .1 < s['memory_gb'] < 8
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
-                                out=str(result[1]), force=False, skip_bad=False, mixup=None, smooth=None, progressive=None, tta=0, noise=0, book=False, resume=False)
+                                out=str(result[1]), force=False, skip_bad=False, mixup=None, cutmix=None, resizemix=False, mix_p=None, smooth=None, progressive=None, tta=0,
+                                erase=None, ema=None, opt='adamw', blur=False, save_memory=False, noise=0, book=False, resume=False, tensorboard=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -145,8 +149,8 @@ def test_techniques(tiny, tmp_path, monkeypatch, capsys):
 def spied(monkeypatch, tiny, tmp_path, **options):
     "The learner and the loaders that `train` makes for these options."
     got = {}
-    def no_fit(learn, *args, **kwargs): got['learn'] = learn; raise BadInput('seen')
-    for o in ('fit', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
+    def no_fit(learn, *args, **kwargs): got['learn'], learn.spied_name = learn, kwargs['name']; raise BadInput('seen')
+    for o in ('fit', 'fit_flat', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
     with pytest.raises(BadInput, match='seen'): train(tiny, out=tmp_path/'a', size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
     return got['learn']
 
@@ -160,6 +164,50 @@ def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
     labels = lambda learn: [int(y) for _,y in learn.dls.train_ds]
     noisy = spied(monkeypatch, tiny, tmp_path, noise=50)
     assert sum(a != b for a,b in zip(labels(plain), labels(noisy))) == 20 # of 40
+
+def of(kind, learn): return [o for o in learn.cbs if type(o) is kind]
+
+def test_each_technique_of_the_leaderboard_reaches_the_learner(tiny, tmp_path, monkeypatch):
+    plain = spied(monkeypatch, tiny, tmp_path)
+    assert not any(of(o, plain) for o in (CutMix, ResizeMix, RandomMix, RandomErasing, EMA)) and not any(type(m) is BlurPool for m in plain.model.modules())
+    [cut] = of(CutMix, spied(monkeypatch, tiny, tmp_path, cutmix=.7)); assert cut.alpha == .7
+    assert of(ResizeMix, spied(monkeypatch, tiny, tmp_path, resizemix=True))
+    [mix] = of(RandomMix, spied(monkeypatch, tiny, tmp_path, mixup=.2, cutmix=1.)); assert mix.p == [.5, .5] and [type(o) for o in mix.each] == [MixUp, CutMix]
+    [mix] = of(RandomMix, spied(monkeypatch, tiny, tmp_path, cutmix=1., mix_p='.5')); assert mix.p == [.5]
+    [mix] = of(RandomMix, spied(monkeypatch, tiny, tmp_path, mixup=.2, cutmix=1., resizemix=True, mix_p='0.1,0.2,0.3')); assert mix.p == [.1, .2, .3]
+    [erase] = of(RandomErasing, spied(monkeypatch, tiny, tmp_path, erase=.4)); assert erase.p == .4
+    [ema] = of(EMA, spied(monkeypatch, tiny, tmp_path, ema=.99)); assert ema.decay == .99
+    for book in (False, True):
+        assert spied(monkeypatch, tiny, tmp_path, opt='muon', book=book).opt_func is muon
+        assert spied(monkeypatch, tiny, tmp_path, opt='ranger', book=book).opt_func is ranger
+    assert any(type(m) is BlurPool for m in spied(monkeypatch, tiny, tmp_path, blur=True).model.modules())
+    blocks = [m for m in spied(monkeypatch, tiny, tmp_path, save_memory=True).model.modules() if isinstance(m, ResBlock)]
+    assert blocks and all('forward' in vars(m) for m in blocks)
+    assert run_name(spied(monkeypatch, tiny, tmp_path, opt='muon', blur=True, ema=.99, mixup=.4)) == 'xresnet18, mixup 0.4, ema 0.99, opt muon, blur'
+
+def run_name(learn): return learn.spied_name
+
+def test_a_blurred_network_is_saved_as_one(tiny, tmp_path):
+    train(tiny, out=tmp_path/'a', **{**SMALL, 'epochs': 1}, blur=True, ema=.9, erase=.5, cutmix=1., resizemix=True, mix_p='.3,.3')
+    clf = load_model(tmp_path/'a/model.safetensors')
+    assert clf.facts['blur'] is True and any(type(m) is BlurPool for m in clf.model.modules())
+    assert len(clf(Image.open(image_files(tiny)[0]))) == 10
+    s = json.loads((tmp_path/'a/summary.json').read_text())
+    learn = fast_learner(cached_dls(tiny, 8, 32), xresnet18)
+    use_blur_pool(learn.model).load_state_dict(load_file(tmp_path/'a/model.safetensors'))
+    with learn.no_bar(), learn.no_logging(): assert learn.validate()[1] == pytest.approx(s['accuracy']) # of the average
+
+def test_what_tensorboard_shows(tiny, tmp_path, refused, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    train(tiny, out=tmp_path/'a', **SMALL, tensorboard=True, mixup=.4)
+    events = EventAccumulator(str(tmp_path/'a/tensorboard/seed42')).Reload()
+    assert [o.step for o in events.Scalars('loss/step')] == list(range(1, 16)) and [o.step for o in events.Images('training images')] == [1, 6, 11]
+    df = pd.read_csv(tmp_path/'a/history.csv')
+    for k in ('train_loss', 'valid_loss', 'accuracy'): assert [o.value for o in events.Scalars(f'epoch/{k}')] == pytest.approx(df[k].tolist())
+    train(tiny, out=tmp_path/'a', **{**SMALL, 'epochs': 1}, force=True)
+    assert not list(tmp_path.rglob('events.out*'))
+    monkeypatch.setattr(train_module, 'find_spec', lambda _: None)
+    refused(['--data', tiny, '--out', tmp_path/'b', *FAST, '--tensorboard'], 'imagenette_course[tensorboard]')
 
 def test_quick_by_default_and_as_the_chapter_does(tiny, tmp_path, monkeypatch):
     quick, book = (spied(monkeypatch, tiny, tmp_path, book=o) for o in (False, True))
@@ -190,16 +238,33 @@ def test_module_can_be_run(tiny, tmp_path):
 
 class Killed(BaseException): pass
 
-@pytest.fixture
-def stopped(tiny, tmp_path, monkeypatch):
-    "A folder with two of three epochs."
+def stop_after(monkeypatch, n, data, out, **options):
+    "Trains in `out`, and is killed when `n` epochs have been saved."
     real = Checkpoint.after_epoch
     def after_epoch(self):
         real(self)
-        if self.n == 2: raise Killed
+        if self.n == n and len(self.done) < n: raise Killed
     with monkeypatch.context() as m:
         m.setattr(Checkpoint, 'after_epoch', after_epoch)
-        with pytest.raises(Killed): train(tiny, out=tmp_path/'a', **SMALL, mixup=.2)
+        with pytest.raises(Killed): train(data, out=out, **options)
+
+@pytest.mark.parametrize('options', [dict(opt='ranger'), dict(opt='muon', ema=.9), dict(ema=.99, cutmix=1., resizemix=True, mix_p='.4,.4'),
+    dict(ema=.9, erase=.5, blur=True, save_memory=True, progressive='2:24,1:32', epochs=None, size=None), dict(book=True, opt='muon', ema=.9)], ids=str)
+def test_techniques_go_on_where_they_stopped(tiny, tmp_path, monkeypatch, options):
+    "Killed after each of the epochs, also the last one: the end is the same, bit for bit."
+    options = {**SMALL, **options}
+    n = train(tiny, out=tmp_path/'whole', **options)['options']['epochs']
+    for i in range(1, n+1): stop_after(monkeypatch, i, tiny, tmp_path/'a', resume=True, **options)
+    train(tiny, out=tmp_path/'a', resume=True, **options)
+    a,b = weights(tmp_path/'whole'), weights(tmp_path/'a')
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    a,b = (pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('whole', 'a'))
+    assert a.equals(b) and len(a) == n
+
+@pytest.fixture
+def stopped(tiny, tmp_path, monkeypatch):
+    "A folder with two of three epochs."
+    stop_after(monkeypatch, 2, tiny, tmp_path/'a', **SMALL, mixup=.2)
     return tmp_path/'a'
 
 SMALL = dict(epochs=3, size=32, bs=8, workers=0)
@@ -304,6 +369,9 @@ def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
     (('--smooth', 1), '--smooth: eps=1'), (('--smooth', -.1), '--smooth: eps=-0.1'), (('--tta', -1), '--tta=-1'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
     (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'xresnet18 needs images of 17 px or more'), (('--size', 16), '16 px are too small'),
     (('--progressive', '1:32:41'), 'bs=41'), (('--progressive', '1:32:1'), 'bs=1'), (('--data', 'nowhere', '--noise', 3), '--noise=3'), (('--progressive', '1:x'), "'1:x'"),
+    (('--cutmix', 0), '--cutmix: alpha=0'), (('--erase', 2), '--erase: p=2'), (('--ema', -1), '--ema: decay=-1'), (('--opt', 'sgd'), '--opt sgd: it must be one of adamw, ranger, muon'),
+    (('--mix_p', '.5'), 'nothing is mixed'), (('--mixup', .4, '--mix_p', 'a'), '--mix_p a: it must be a number for each'), (('--mixup', .4, '--mix_p', '.5,.5'), '--mix_p .5,.5: p holds 2'),
+    (('--mixup', .4, '--cutmix', 1, '--mix_p', '.9,.9'), 'adds up to 1.8'), (('--opt', 'ranger', '--progressive', '1:32'), '--opt ranger and --progressive'),
     (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--progressive', '1:32', '--size', 32), '--size and --progressive')])
 def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
