@@ -60,6 +60,15 @@ def test_exported_functions_are_documented(nb):
                 for a in [*f.args.args, *f.args.kwonlyargs, *filter(None, [f.args.kwarg])]:
                     assert a.arg == 'self' or '#' in lines[a.lineno-1], f'{nb.stem}.{node.name}: {a.arg} has no comment'
 
+def test_the_program_in_the_readme(tmp_path):
+    "As it stands there, in a folder and a process of its own."
+    text = (ROOT/'README.md').read_text()
+    program = re.search(r'## Use it in your project\n.*?```python\n(.*?)```', text, re.S)[1]
+    assert len([o for o in program.splitlines() if o]) <= 10
+    proc = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'IN_TEST': '1', 'FASTAI_HOME': str(tmp_path)})
+    assert proc.returncode == 0 and proc.stderr == '' and 'over five views' in proc.stdout and "'tench': " in proc.stdout, proc.stderr
+    assert (tmp_path/'model.safetensors').exists()
+
 @pytest.mark.parametrize('module', CHAPTERS)
 def test_imports_follow_the_chapters(module):
     source = (ROOT/'imagenette_course'/f'{module}.py').read_text()
