@@ -9,7 +9,7 @@ __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'N_IMAGES', 'sample_files', '
            'NoisyLabel', 'default_workers', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
-import hashlib, inspect, io, json, os, random, shutil, sys, tempfile
+import hashlib, inspect, io, json, os, random, shutil, sys, tarfile, tempfile
 from contextlib import contextmanager, nullcontext, redirect_stdout
 import imagenette_course.drawings as drawings
 from .drawings import draw_scene
@@ -227,13 +227,21 @@ def _ways_out(url):
             f"IMAGENETTE, can name a folder with train/ and val/; or put {url} into {fastai_path('archive')} by hand")
 
 # %% ../nbs/00_dataset.ipynb #90e97862
+@contextmanager
+def _inside_only():
+    "Archives whose files would lie outside of the folder that they are unpacked into are refused, by Python's own filter."
+    before = tarfile.TarFile.extraction_filter
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try: yield
+    finally: tarfile.TarFile.extraction_filter = before
+
 def _download(
     data:str, # key of `_downloads`
 ) -> Path: # a whole folder, raises OSError otherwise
     url = getattr(URLs, _downloads[data])
     dest = fastai_path('data')/Path(url).stem
     try:
-        with quiet_bars(): untar_data(url)
+        with quiet_bars(), _inside_only(): untar_data(url)
     except Exception as e: # network, disk, checksum, damaged archive: there is no common type
         raise OSError(f'{Path(url).name} could not be downloaded and unpacked ({e}). {_ways_out(url)}') from e
     if n := _lacks(dest):

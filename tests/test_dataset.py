@@ -1,5 +1,5 @@
 "The sample, the loader, and every way in which a dataset can be bad."
-import errno, random, re, subprocess, sys, tarfile
+import errno, io, random, re, subprocess, sys, tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -232,6 +232,22 @@ def test_a_damaged_archive(archive, tmp_path):
     (tmp_path/'imagenette2-160.tgz').write_bytes(whole[:len(whole)//2])
     with pytest.raises(OSError, match='could not be downloaded and unpacked'): imagenette('160')
     assert not archive.exists()
+
+@pytest.mark.parametrize('kind', ['parent', 'absolute', 'link', 'link to a folder'])
+def test_an_archive_that_reaches_outside(archive, tmp_path, kind):
+    victim = tmp_path/'victim'
+    victim.mkdir()
+    name = dict(parent='../'*20 + str(victim/'bitten')[1:], absolute=str(victim/'bitten')).get(kind, 'imagenette2-160/in/bitten')
+    with tarfile.open(tmp_path/'imagenette2-160.tgz', 'w:gz') as t:
+        if kind.startswith('link'):
+            link = tarfile.TarInfo('imagenette2-160/in' if kind == 'link to a folder' else name)
+            link.type, link.linkname = tarfile.SYMTYPE, str(victim if kind == 'link to a folder' else victim/'bitten')
+            t.addfile(link)
+        member = tarfile.TarInfo(name); member.size = 4
+        t.addfile(member, io.BytesIO(b'bite'))
+    with pytest.raises(OSError, match='could not be downloaded and unpacked|lacks 60 of 60'): imagenette('160')
+    assert not list(victim.iterdir())
+    assert tarfile.TarFile.extraction_filter is None # only while it unpacks
 
 def test_an_archive_of_something_else(archive, monkeypatch):
     monkeypatch.setattr(dataset, 'N_IMAGES', dict(train=41, val=20))
