@@ -211,7 +211,7 @@ muon = partial(OptimWrapper, opt=MuonAdamW) # for a learner's `opt_func`
 def _statistics_kept(norms):
     "Batch normalization computes as in training, but its running statistics and its counts stay as they are."
     before = [(m, m.momentum, m.num_batches_tracked) for m in norms]
-    for m in norms: m.momentum,m.num_batches_tracked = 0.,None
+    for m in norms: m.momentum,m.num_batches_tracked = 0.,None if m.num_batches_tracked is None else m.num_batches_tracked.clone()
     try: yield
     finally:
         for m,momentum,count in before: m.momentum,m.num_batches_tracked = momentum,count

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from fastai.vision.all import Learner, first, imagenet_stats, xresnet18
 from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
@@ -218,6 +219,21 @@ def test_files_that_do_not_fit(file, tmp_path, change, words):
 def test_files_without_facts(tmp_path, metadata, words):
     save_file({'w': torch.zeros(2)}, tmp_path/'m.safetensors', metadata=metadata)
     with pytest.raises(BadInput, match=words): load_model(tmp_path/'m.safetensors')
+
+@pytest.mark.parametrize('old,new,words', [('"size": 32', f'"size": {"9"*5000}', 'is no JSON'), ('"mean": [', f'"mean": [1e308, {"9"*400}, ', 'mean is no list of three'),
+                                           ('"mean": [', '"mean": [1e308, 1, 1], "unused": [', 'mean is no list of three'), ('"std": [', '"std": [1e-300, 1, 1], "unused": [', 'std is'),
+                                           ('"arch"', '"blur": "yes", "arch"', 'neither true nor false')])
+def test_numbers_that_overflow(file, tmp_path, old, new, words):
+    with safe_open(file, 'pt') as f: facts = f.metadata()['imagenette_course']
+    assert facts.count(old) == 1
+    save_file(load_file(file), tmp_path/'m.safetensors', metadata={'imagenette_course': facts.replace(old, new)})
+    with pytest.raises(BadInput, match=words): load_model(tmp_path/'m.safetensors')
+
+@pytest.mark.parametrize('change', [lambda v: v*float('nan'), lambda v: v/0, lambda v: v.to(torch.complex64)])
+def test_weights_that_are_no_numbers(file, tmp_path, change):
+    with safe_open(file, 'pt') as f: metadata = f.metadata()
+    save_file({k: change(v) if v.is_floating_point() else v for k,v in load_file(file).items()}, tmp_path/'m.safetensors', metadata=metadata)
+    with pytest.raises(BadInput, match='its weights are not all numbers'): load_model(tmp_path/'m.safetensors')
 
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='is not a file'): load_model(tmp_path/'no.safetensors')
