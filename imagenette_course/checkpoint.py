@@ -49,7 +49,7 @@ def _with_state(learn):
     "Callbacks by name that have a memory; a callback passes on what the learner has, so its class is asked."
     return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict') and hasattr(type(cb), 'load_state_dict')}
 
-# %% ../nbs/long_runs.ipynb #8981f1d0
+# %% ../nbs/long_runs.ipynb #1ae7cd3d
 def learner_state(
     learn:Learner, # within or after a fit
 ) -> dict: # model, opt, cbs, smooth, random
@@ -67,8 +67,8 @@ def load_learner_state(
     if cbs.keys() != state['cbs'].keys(): raise BadInput(f"the state has callbacks {sorted(state['cbs'])}, the learner {sorted(cbs)}: use the same ones")
     try: get_model(learn.model).load_state_dict(state['model'])
     except RuntimeError as e: raise BadInput(f'the state is of another network: {str(e).splitlines()[-1].strip()}') from e
-    device = next(learn.model.parameters()).device
-    learn.opt.load_state_dict(to_device(state['opt'], device))
+    by_torch = isinstance(learn.opt, OptimWrapper) # PyTorch's optimizers put each tensor where it belongs
+    learn.opt.load_state_dict(state['opt'] if by_torch else to_device(state['opt'], next(learn.model.parameters()).device))
     for k,cb in cbs.items(): cb.load_state_dict(state['cbs'][k])
     learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = state['smooth'][0], state['smooth'][1].cpu()
     set_random_states(state['random'], learn.dls)
@@ -155,11 +155,11 @@ def largest_that_fits(
         else: bad = mid
     return good
 
-# %% ../nbs/long_runs.ipynb #7f7ac778
+# %% ../nbs/long_runs.ipynb #7fbb26d7
 class TensorBoard(Callback):
     """Writes for TensorBoard, after each step, the training loss and the learning rate, after each epoch all of its record, and of
     each epoch the first 16 training images as the network sees them. Of a resumed training it writes the new epochs."""
-    order = RecordRun.order + 2
+    order = RecordRun.order + .5 # what `Checkpoint` has saved is written here, too
     def __init__(self,
         folder:Path, # for its files, made if need be
     ): self.folder, self.past, self.writer = folder, 0, None

@@ -6,13 +6,14 @@
 __all__ = ['share_of_batches', 'is_first', 'one_for_all', 'from_all', 'SplitDL', 'gather', 'Together', 'SplitTrainer',
            'distributed', 'join', 'first_of_machine', 'first_speaks', 'Stopped', 'told_to_stop']
 
-# %% ../nbs/several_gpus.ipynb #20668724
-import atexit, io, signal
+# %% ../nbs/several_gpus.ipynb #2f1debc0
+import io, signal
 from contextlib import nullcontext, redirect_stdout
+from datetime import timedelta
 from importlib.util import find_spec
 from .dataset import BadInput
 from fastai.vision.all import *
-from fastai.distributed import DistributedDL, DistributedTrainer, teardown_distrib
+from fastai.distributed import DistributedDL, DistributedTrainer
 
 # %% ../nbs/several_gpus.ipynb #fa3ab372
 def share_of_batches(
@@ -29,7 +30,7 @@ def share_of_batches(
         mine += (list(batch)*n)[rank*share:(rank+1)*share]
     return mine
 
-# %% ../nbs/several_gpus.ipynb #ec290fe0
+# %% ../nbs/several_gpus.ipynb #699a19be
 def is_first(
 ) -> bool: # also where there is no other
     "Whether this is process 0, the one that writes and speaks."
@@ -63,21 +64,22 @@ class SplitDL(DistributedDL):
         n = ifnone(world_size, num_distrib())
         if dl.bs % n: raise BadInput(f'bs={dl.bs} can not be split between {n} processes: use a multiple of {n}')
         super().__init__(dl.new(bs=dl.bs//n), rank, world_size)
-        self.whole, self.dl.rng = dl.bs, dl.rng # the same order as without this
+        self.whole, self.n, self.dl.rng = dl.bs, dl.n, dl.rng # the same order as without this
     @property
     def rng(self): return self.dl.rng
     def __len__(self): return self.dl.n//self.whole if self.drop_last else math.ceil(self.dl.n/self.whole)
     def get_idxs(self): return share_of_batches(one_for_all([*self.dl.get_idxs()]), self.whole, self.rank, self.world_size, self.drop_last)
     def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, False) # `Together` has gathered it
 
-# %% ../nbs/several_gpus.ipynb #bdd35c0d
+# %% ../nbs/several_gpus.ipynb #e6f62af6
 def gather(
     x:torch.Tensor, # (n, ...), of the same shape in each process
     size:int, # how many to keep of all
 ) -> torch.Tensor: # (size, ...), those of process 0 first
     "The parts of all processes, one after the other, without what was filled up at the end."
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(num_distrib())]
-    torch.distributed.all_gather(parts, x.contiguous())
+    x = x.as_subclass(torch.Tensor).contiguous()
+    parts = [torch.empty_like(x) for _ in range(num_distrib())]
+    torch.distributed.all_gather(parts, x)
     return torch.cat(parts)[:size]
 
 class Together(Callback):
@@ -90,7 +92,7 @@ class Together(Callback):
     def after_fit(self):
         for o in self.model.state_dict().values(): torch.distributed.broadcast(o, 0)
 
-# %% ../nbs/several_gpus.ipynb #7c39fff1
+# %% ../nbs/several_gpus.ipynb #47fe33dd
 class SplitTrainer(DistributedTrainer):
     "fastai's `DistributedTrainer` with `SplitDL`."
     name = 'distributed_trainer'
@@ -100,19 +102,21 @@ class SplitTrainer(DistributedTrainer):
 def distributed(
     learn:Learner, # with loaders of whole batches
 ):
-    "Within it a learner trains and predicts with all processes that the launcher started, one after the other without."
+    """Within it a learner trains and predicts with all processes that the launcher started. Afterwards a network on GPUs keeps
+    PyTorch's SyncBatchNorm, which waits for all processes in training."""
     if num_distrib() < 2: yield learn; return
     cpu = learn.dls.device.type == 'cpu'
-    with learn.added_cbs([SplitTrainer(sync_bn=not cpu, cpu=cpu), Together()]): yield learn
+    trainer = SplitTrainer(sync_bn=not cpu, cpu=cpu, mixed_precision='no', dynamo_backend='no') # whatever `accelerate config` says: the network casts by itself
+    with learn.added_cbs([trainer, Together()]): yield learn
 
-# %% ../nbs/several_gpus.ipynb #a32fc287
+# %% ../nbs/several_gpus.ipynb #87d3b52d
 def join():
     "Lets the processes find each other; nothing when there is one. Raises BadInput when the extra is missing."
     if num_distrib() < 2: return
     if not find_spec('accelerate'): raise BadInput("several processes need accelerate: pip install 'imagenette_course[distributed]'")
     from accelerate import PartialState
-    atexit.register(teardown_distrib)
-    PartialState(cpu=not torch.cuda.is_available()) # chooses the GPU and the way to talk, and begins
+    hour = timedelta(hours=1) # for the first process to download and decode
+    PartialState(cpu=not torch.cuda.is_available(), timeout=hour) # chooses the GPU and the way to talk, and begins
 
 @contextmanager
 def first_of_machine():

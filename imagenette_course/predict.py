@@ -6,7 +6,7 @@
 __all__ = ['find_images', 'tta_views', 'predict_files', 'as_table', 'imagenette_predict']
 
 # %% ../nbs/predict.ipynb #140668d6
-import inspect, json, math, os, sys, warnings
+import inspect, itertools, json, math, os, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 from .dataset import BadInput, check_range, to_rgb
 from .tta import combine_views
@@ -56,16 +56,14 @@ def find_images(
 def tta_views(
     x:torch.Tensor, # an image (c, h, w), any dtype
     n:int, # how many
-) -> list: # of n squares (c, side, side), cut out of `x`
+) -> Iterator: # of n squares (c, side, side), cut out of `x`
     """Views for test time augmentation: squares of 0.75 to 1 of the largest square's area, at places all over the image, every
     other one mirrored, the first of them. The same in each call; fewer views are the first ones of more. Sobol' 1967."""
     h,w = x.shape[-2:]
-    views = []
     for i,(smaller,down,right) in enumerate(SobolEngine(3).draw(n+1)[1:].tolist()):
         side = max(1, round(min(h, w)*math.sqrt(1 - .25*smaller)))
         view = TF.crop(x, round(down*(h-side)), round(right*(w-side)), side, side)
-        views.append(view if i%2 else view.flip(-1))
-    return views
+        yield view if i%2 else view.flip(-1) # one at a time: of a large picture each is a large copy
 
 # %% ../nbs/predict.ipynb #92d2bba9
 @torch.inference_mode()
@@ -73,7 +71,7 @@ def _inputs(file, model, n):
     "What the network is to see of a file, (1+n, 3, size, size): the image, then its views. A text with the reason where there is none."
     try: x = TF.pil_to_tensor(_read(file))
     except BadInput as e: return str(e)
-    return torch.cat([model.prepare(o[None]) for o in [x, *tta_views(x, n)]])
+    return torch.cat([model.prepare(o[None]) for o in itertools.chain([x], tta_views(x, n))])
 
 _BS = 64 # inputs that the network is given at a time
 

@@ -60,7 +60,7 @@ def exchange(
 # %% ../nbs/more_techniques.ipynb #548276f0
 class EMA(Callback):
     """Averages the weights, and the statistics of batch normalization, over the steps of a fit. Validation sees the average,
-    and it is what the network holds after the fit. Raises BadInput for a `decay` outside 0..1 and for the state of another
+    and it is what the network holds after the fit. Callbacks that predict within a fit should do so after an epoch. Raises BadInput for a `decay` outside 0..1 and for the state of another
     network. Polyak and Juditsky 1992; with the warm-up of `ema_decay`."""
     order = 55 # after the recorder, before callbacks that load weights at the end
     def __init__(self,

@@ -10,13 +10,14 @@ __all__ = ['LIMITS', 'TECHNIQUES', 'OPTS', 'make_out', 'history_csv', 'WriteHist
 import gc, inspect, io, itertools, os, time
 from importlib.util import find_spec
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from .dataset import (NOISE, BadInput, check_images, check_range, get_dls, image_files, imagenette, is_sample,
                                        subset)
 from .baseline import (ARCHS, RecordRun, Run, compare, confusion, fit, get_learner, plot_confusion, plot_history,
                                         recipe, versions)
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
+from fastai.distributed import teardown_distrib
 # after fastai, which has a save_model, a MixUp and a LabelSmoothingCrossEntropy of its own
 from .normalize import save_model, write_aside
 from .resize import n_epochs, parse_stages, progressive_fit, smallest_size
@@ -163,13 +164,22 @@ def _check_smallest(o):
     "Raises BadInput for images so small that a layer of the network has nothing left to halve."
     size,low = o.size if o.progressive is None else _stages(o)[0].size, smallest_size(_network(o))
     if size < low: raise BadInput(f'{size} px are too small: {o.arch} needs images of {low} px or more')
+def _processes(): return max(1, num_distrib())
+
+def _check_share(bs):
+    "Raises BadInput for a batch that can't be shared by all processes; batch normalization needs two images in each."
+    n = _processes()
+    if bs % n or bs < 2*n: raise BadInput(f'{bs} images a batch can not be shared by {n} processes: it must be a multiple of {n}, and {2*n} or more')
+
 def _fill_in(o, path, files):
     "Sets the options that were not given. Raises BadInput for what can't be trained with these images."
     r = recipe(path)
     o.n_train = sum(f.parts[-3] == 'train' for f in files)
     r.bs = min(r.bs, o.n_train)
+    r.bs -= r.bs % _processes()
     o.update({k: ifnone(o[k], r[k]) for k in ('size','bs','epochs','lr')}, arch=ifnone(o.arch, r.arch.__name__))
     if o.progressive is not None: _use_stages(o)
+    for bs in [o.bs] if o.progressive is None else [stage.bs for stage in _stages(o)]: _check_share(bs)
     _check_smallest(o)
 
 
@@ -189,11 +199,13 @@ def _checkpoint(o): return Path(o.out).expanduser()/'checkpoint.pt'
 def _same_again(o, path):
     "The options that make a run what it is, so that the command would take them again."
     named = o.data is not None and Path(o.data).expanduser() != path # 'sample' or '160'
-    left_out = {'out', 'force', 'resume', 'tensorboard', 'n_train', *(('epochs', 'size') if o.progressive is not None else ())}
+    left_out = {'out', 'force', 'resume', 'n_train', *(('epochs', 'size') if o.progressive is not None else ())}
     return {**{k: v for k,v in o.items() if k not in left_out}, 'data': str(o.data) if named else str(path.resolve())}
 
 def _check_same(o, before, now):
     "Raises BadInput when a run would be resumed with other options than it was begun with."
+    defaults = {k: p.default for k,p in _parameters().items()}
+    before,now = ({**defaults, **o, 'tensorboard': None} for o in (before, now)) # which changes nothing in the run
     other = [f"{'' if ' ' in k else '--'}{k} was {before.get(k)} and is {now.get(k)}" for k in {**before, **now} if before.get(k) != now.get(k)]
     if other: raise BadInput(f'--resume: {o.out} holds another run: {", ".join(other)}; leave them as they were, or name another --out')
 
@@ -211,11 +223,11 @@ def _complete(o, path):
     "The summary of a run that has come to its end; None for one that has not."
     out = Path(o.out).expanduser()
     if _checkpoint(o).exists() or not (out/'summary.json').exists(): return
-    _check_same(o, read_options(out/'options.toml', _types()), {k: v for k,v in _same_again(o, path).items() if v is not None})
+    _check_same(o, read_options(out/'options.toml', _types()), _same_again(o, path))
     print(f'{out} is complete: there is nothing to resume')
     return json.loads((out/'summary.json').read_text())
 
-def _facts(o): return {'training images': o.n_train, 'processes': max(1, num_distrib())}
+def _facts(o): return {'training images': o.n_train, 'processes': _processes()}
 
 def _past(o, path):
     "What is known of the run that is resumed: finished runs, and the state of the one that was stopped."
@@ -223,8 +235,12 @@ def _past(o, path):
     past = read_checkpoint(_checkpoint(o))
     if not {'options', 'facts', 'done', 'now'} <= past.keys(): raise BadInput(f'{_checkpoint(o)} is no checkpoint of imagenette_train: name another --out')
     _check_same(o, {**past['options'], **past['facts']}, {**_same_again(o, path), **_facts(o)})
-    if past['now']: past['now']['random'] = past['now']['random'][rank_distrib()] # each process has its own
     return past
+
+def _before(o, path):
+    "The summary of a run that is complete, or None; and what is known of one that is not."
+    if o.resume and (summary := _complete(o, path)): return summary, None
+    return None, _past(o, path)
 
 def _start(o):
     "The folder for the results, made; what another run left half-written, or saved to be resumed, is gone."
@@ -277,9 +293,9 @@ def train(
             path = imagenette(data)
             files,n_bad = _choose_files(path, o)
             _fill_in(o, path, files)
-            if resume and (summary := _complete(o, path)): return summary
-            past = _past(o, path)
-            dls = (get_dls if book else cached_dls)(path, o.bs, o.size, files=files, workers=o.workers, noise=o.noise)
+        summary,past = one_for_all(_before(o, path) if is_first() else None)
+        if summary: return summary
+        with first_of_machine(): dls = (get_dls if book else cached_dls)(path, o.bs, o.size, files=files, workers=o.workers, noise=o.noise)
         o.out = one_for_all(_start(o) if is_first() else None)
         return _run_all(o, path, dls, n_bad, past)
 
@@ -332,12 +348,16 @@ def _save(o, path, done, now):
     if now is not None: now = dict(now, random=from_all(now['random']))
     if is_first(): save_checkpoint(_checkpoint(o), plain_values(dict(options=_same_again(o, path), facts=_facts(o), done=done, now=now)))
 
+def _of_this_process(now):
+    "The state with the random generators of this process."
+    return now and dict(now, random=now['random'][rank_distrib()])
+
 def _train_all(o, path, dls, past, history):
     "Trains what is left of `o.runs` runs; the checkpoint is replaced after each epoch and each run."
     done = past['done']
     for seed in range(o.seed + len(done), o.seed + o.runs):
         if o.runs > 1: print(f'run {len(done)+1} of {o.runs}, seed {seed}', flush=True)
-        cbs = [history, Checkpoint(partial(_save, o, path, done), past.pop('now', None)), StopAtNaN()]
+        cbs = [history, Checkpoint(partial(_save, o, path, done), _of_this_process(past.pop('now', None))), StopAtNaN()]
         if o.tensorboard and is_first(): cbs.append(TensorBoard(o.out/'tensorboard'/f'seed{seed}'))
         done.append(_one_run(o, dls, seed, cbs))
         history.runs.append(Run(**done[-1]['run']))
@@ -359,11 +379,15 @@ def _step(o, dls, n):
 
 def _too_large(o, dls):
     "What to say of a batch that is too large."
+    if o.progressive is not None: return f'too little memory for --progressive {o.progressive}: give its larger stages a smaller batch, as in epochs:size:bs'
     def step(n):
         gc.collect(); torch.cuda.empty_cache()
         _step(o, dls, n)
-    n = largest_that_fits(step, o.bs//_facts(o)['processes'])*_facts(o)['processes']
+    share = o.bs//_processes() # one more is what does not fit: the share itself is tried, too
+    n = largest_that_fits(step, share + 1)*_processes()
+    if n == o.bs: return f'too little memory, although a training step of --bs {o.bs} at {o.size} px fits by itself: is another program using the GPU? Try a smaller --bs'
     return f'too little memory for --bs {o.bs} at {o.size} px: ' + (f'the largest that fits, as measured, is {n}' if n else 'not even 2 images fit')
+
 
 # %% ../nbs/train.ipynb #26f9a830
 def _run_all(o, path, dls, n_bad, past):
@@ -424,14 +448,15 @@ def _summary(o, path, dls, n_bad, done, views):
                    classes=list(dls.vocab), left_out=n_bad)
     return dict(**_spread('accuracy', accs), accuracies=accs, seconds=float(np.mean(seconds)),
                 **_spread('tta_accuracy', tta_accs), tta_accuracies=list(tta_accs), tta_seconds=_mean(tta_seconds),
-                dataset=dataset, device=done[0].device, memory_gb=peak_memory()/1e9,
+                dataset=dataset, device=', '.join(dict.fromkeys(run.device for run in done)), memory_gb=peak_memory()/1e9,
                 options={k: str(v) if isinstance(v, Path) else v for k,v in o.items() if k != 'n_train'},
                 versions=versions(), date=time.strftime('%Y-%m-%d'))
 
 # %% ../nbs/train.ipynb #2f7d5573
 def _write_results(o, path, dls, n_bad, done, views, cm):
     "Shows the table, writes the summary and the figures."
-    print(compare(done).to_string(na_rep='-')) # one run has no spread
+    same = [replace(run, device='', settings={}) for run in done] # all have the same options, wherever they were resumed
+    print(compare(same).to_string(na_rep='-')) # one run has no spread
     summary = _summary(o, path, dls, n_bad, done, views)
     if views: print(f"with {o.tta} augmented views: {summary['tta_accuracy']:.1%}, {summary['tta_seconds']:.0f} s more for each run")
     write_aside(o.out/'loss.png', png(plot_history(done[0])))
@@ -512,13 +537,23 @@ def _types():
 
 def _not_default(options): return {k: v for k,v in options.items() if k == 'config' or v != _parameters()[k].default}
 
+def _begun_with(out):
+    "The options of the run in a folder; none where there is no run to go on with."
+    file = out/'checkpoint.pt'
+    if not file.exists(): return read_options(out/'options.toml', _types()) if (out/'options.toml').exists() and (out/'summary.json').exists() else {}
+    options = read_checkpoint(file).get('options')
+    if isinstance(options, dict) and options.keys() <= _types().keys(): return options
+    raise BadInput(f'{file} is no checkpoint of this version of imagenette_train: name another --out')
+
 def _with_files(given):
     "The options that were given, and those of the files that they name."
-    config,options = given.pop('config', None), {}
-    if config is not None: options.update(read_options(config, _types()))
-    if given.get('resume') and 'out' in given and _checkpoint(AttrDict(given)).exists():
-        options = dict(read_checkpoint(_checkpoint(AttrDict(given))).get('options', {}), **{k: v for k,v in options.items() if k == 'out'})
+    given = dict(given)
+    config = given.pop('config', None)
+    options = {} if config is None else read_options(config, _types())
+    both = {**options, **given}
+    if both.get('resume') and both.get('out') is not None: options = {**_begun_with(Path(both['out']).expanduser()), **options}
     return {**options, **given}
+
 
 # %% ../nbs/train.ipynb #5b3c6408
 def main():
@@ -530,6 +565,7 @@ def main():
     args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys([*_parameters(), 'config'], unset))))
     given = {k: v for k,v in args.items() if v is not unset and k in (*_parameters(), 'config')}
     with in_one_line('imagenette_train', 'stopped before training began'): train(**_with_files(given))
+    teardown_distrib()
 
 # %% ../nbs/train.ipynb #15ca96f0
 #| eval: false

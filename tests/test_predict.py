@@ -236,7 +236,7 @@ def test_names_twice(quick, tmp_path):
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20), st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]))
 def test_views_are_squares_of_the_image(h, w, n, dtype):
     x = torch.arange(h*w).reshape(1, h, w)
-    views = tta_views(x, n)
+    views = list(tta_views(x, n))
     assert len(views) == n
     for i,v in enumerate(views):
         v = v[0] if i%2 else v[0].flip(-1) # every other one is mirrored, the first of them
@@ -249,7 +249,7 @@ def test_views_are_squares_of_the_image(h, w, n, dtype):
 def test_views_are_spread_evenly():
     "Over the room that there is, and over the sizes; a mean of chance would be off by a tenth."
     x = torch.arange(400)
-    wide,high = tta_views(x.expand(1, 200, 400), 63), tta_views(x[:,None].expand(1, 400, 200), 63)
+    wide,high = list(tta_views(x.expand(1, 200, 400), 63)), list(tta_views(x[:,None].expand(1, 400, 200), 63))
     places = [np.array([o.min().item()/(400-o.shape[-1]) for o in views]) for views in (wide, high)]
     for u in (*places, np.array([(o.shape[-1]**2/200**2 - .75)/.25 for o in wide])):
         assert abs(u.mean()-.5) < .03 and (np.histogram(u, 4, (0, 1))[0] > 12).all()

@@ -1,5 +1,6 @@
 "The command: its results, its refusals, and what it leaves when it is stopped."
 import json, os, runpy, signal, subprocess, sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -306,6 +307,45 @@ def test_resume_of_a_complete_run(result, tiny, monkeypatch, capsys, refused):
     refused(['--data', tiny, '--out', result[1], '--resume', *FAST, '--epochs', 3], '--epochs was 2 and is 3')
     assert before == {o.name: o.read_bytes() for o in result[1].iterdir()}
 
+def test_a_complete_run_needs_no_options_either(result, monkeypatch, capsys):
+    ok(monkeypatch, '--out', result[1], '--resume')
+    assert 'is complete' in capsys.readouterr().out
+
+def test_a_file_of_options_beside_resume(stopped, tmp_path, monkeypatch, refused):
+    (tmp_path/'c.toml').write_text('lr = 0.5')
+    refused(['--out', stopped, '--resume', '--config', tmp_path/'c.toml'], '--lr was 0.003 and is 0.5')
+    (tmp_path/'c.toml').write_text(f'out = "{stopped}"\nmixup = 0.2')
+    ok(monkeypatch, '--config', tmp_path/'c.toml', '--resume')
+    assert {o.name for o in stopped.iterdir()} == RESULT_FILES
+
+def test_runs_that_were_resumed_on_another_machine(tiny, tmp_path, monkeypatch):
+    options = dict(SMALL, epochs=1, runs=2)
+    stop_after(monkeypatch, 1, tiny, tmp_path/'a', **options)
+    train_module.torch.set_num_threads(torch.get_num_threads() + 1)
+    try: s = train(tiny, out=tmp_path/'a', resume=True, **options)
+    finally: train_module.torch.set_num_threads(torch.get_num_threads() - 1)
+    assert len(s['accuracies']) == 2 and 'threads' in s['device']
+
+def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
+    stop_after(monkeypatch, 1, tiny, tmp_path/'a', **SMALL, tensorboard=True)
+    ok(monkeypatch, '--out', tmp_path/'a', '--resume')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    events = EventAccumulator(str(tmp_path/'a/tensorboard/seed42')).Reload()
+    assert [o.step for o in events.Scalars('epoch/accuracy')] == [5, 10, 15]
+
+@pytest.mark.parametrize('options', [3, None, dict(foo=1)])
+def test_an_odd_checkpoint(tmp_path, refused, options):
+    torch.save(dict(options=options, facts={}, done=[], now=None), tmp_path/'checkpoint.pt')
+    refused(['--out', tmp_path, '--resume'], 'is no checkpoint of this version')
+
+def test_batches_for_two_processes(tiny, tmp_path, refused, monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setattr(train_module, 'join', lambda: None)
+    monkeypatch.setattr(train_module, 'first_of_machine', nullcontext)
+    for bs,words in ((9, '9 images a batch can not be shared by 2 processes'), (2, '4 or more')): refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', bs], words)
+    refused(['--data', tiny, '--out', tmp_path/'a', '--workers', 0, '--progressive', '9:24:8,1:32:7'], '7 images a batch')
+    assert list(tmp_path.iterdir()) == []
+
 def test_force_forgets_what_was_stopped(stopped, tiny):
     assert train(tiny, out=stopped, force=True, **{**SMALL, 'epochs': 1})['options']['epochs'] == 1
     assert not (stopped/'checkpoint.pt').exists()
@@ -356,6 +396,9 @@ def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
     def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
     monkeypatch.setattr(train_module, '_step', step); monkeypatch.setattr(train_module, 'fit', full)
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20], 'too little memory for --bs 20 at 32 px: the largest that fits, as measured, is 5', status=1)
+    refused(['--data', tiny, '--out', tmp_path/'b', *FAST, '--bs', 4], 'although a training step of --bs 4 at 32 px fits by itself', status=1)
+    monkeypatch.setattr(train_module, 'progressive_fit', full)
+    refused(['--data', tiny, '--out', tmp_path/'c', '--bs', 4, '--progressive', '1:24:30,1:32'], 'give its larger stages a smaller batch', status=1)
 
 # ---- bad input
 
