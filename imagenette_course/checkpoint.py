@@ -98,7 +98,7 @@ def read_checkpoint(
     if not isinstance(content, dict): raise wrong
     return content
 
-# %% ../nbs/long_runs.ipynb #5d48de94
+# %% ../nbs/long_runs.ipynb #bfea5922
 class Checkpoint(Callback):
     """Saves the state of a training after each epoch; given a saved one, skips the epochs that were done and goes on from there.
     For learners that are trained with `fit` or `progressive_fit`."""
@@ -110,7 +110,7 @@ class Checkpoint(Callback):
         self.save, self.state, self.n = save, state, 0
     @property
     def done(self): return [] if self.state is None else self.state['history']
-    def before_epoch(self):
+    def before_train(self): # when the epoch has begun for the progress bar
         if self.n >= len(self.done): return
         row = self.done[self.n]
         self.recorder.log += [row[k] for k in self.recorder.metric_names[1:] if k in row] # as if it had been trained

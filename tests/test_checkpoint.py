@@ -11,6 +11,7 @@ from fastai.vision.all import (Adam, Callback, CancelFitException, CrossEntropyL
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
+from imagenette_course import baseline
 from imagenette_course import normalize, speed
 from imagenette_course import train as train_module
 from imagenette_course.baseline import fit, get_learner
@@ -43,10 +44,10 @@ def through_a_file(o):
     buf = io.BytesIO(); torch.save(o, buf); buf.seek(0)
     return torch.load(buf, weights_only=True)
 
-def run(make, epochs=4, stop=None, state=None, fit=fit, cbs=()):
+def run(make, epochs=4, stop=None, state=None, fit=fit, cbs=(), show=False):
     kept, learn = [], make()
     cbs = [Checkpoint(lambda o: kept.append(through_a_file(o)), state), *[o() for o in cbs], *([Stop(stop)] if stop else [])]
-    try: fit(learn, epochs, 1e-2, cbs=cbs, show=False)
+    try: fit(learn, epochs, 1e-2, cbs=cbs, show=show)
     except KeyboardInterrupt: pass
     return learn, kept[-1] if kept else state
 
@@ -65,6 +66,12 @@ def test_resumed_as_undisturbed(name, stop):
     first = run(make, stop=stop)
     assert len(first[1]['history']) == stop
     same(run(make), run(make, state=first[1]))
+
+@pytest.mark.parametrize('stop', [1, 2, 4])
+def test_with_a_progress_bar(monkeypatch, stop):
+    monkeypatch.setattr(baseline, 'show_bar', lambda: True)
+    make = lambda: get_learner(dls(), net, seed=3)
+    same(run(make), run(make, state=run(make, stop=stop, show=True)[1], show=True))
 
 def test_killed_after_each_epoch():
     make = lambda: get_learner(dls(), net, seed=3)
