@@ -11,8 +11,7 @@ from fastai.vision.all import (Adam, Callback, CancelFitException, CrossEntropyL
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
-from imagenette_course import baseline
-from imagenette_course import normalize, speed
+from imagenette_course import baseline, normalize, speed
 from imagenette_course import train as train_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.checkpoint import *
