@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['share_of_batches', 'is_first', 'one_for_all', 'from_all', 'SplitDL', 'gather', 'Together', 'SplitTrainer',
-           'distributed', 'join', 'first_of_machine', 'first_speaks', 'Stopped', 'told_to_stop']
+           'distributed', 'join', 'leave', 'first_of_machine', 'first_speaks', 'Stopped', 'told_to_stop']
 
-# %% ../nbs/several_gpus.ipynb #2f1debc0
+# %% ../nbs/several_gpus.ipynb #fb5a4c51
 import io, signal
 from contextlib import nullcontext, redirect_stdout
 from datetime import timedelta
 from importlib.util import find_spec
 from .dataset import BadInput
 from fastai.vision.all import *
-from fastai.distributed import DistributedDL, DistributedTrainer
+if find_spec('accelerate'): from fastai.distributed import DistributedDL, DistributedTrainer # which can't be imported without
+else: DistributedDL,DistributedTrainer = TfmdDL,Callback # `join` says what is missing
 
 # %% ../nbs/several_gpus.ipynb #fa3ab372
 def share_of_batches(
@@ -109,14 +110,18 @@ def distributed(
     trainer = SplitTrainer(sync_bn=not cpu, cpu=cpu, mixed_precision='no', dynamo_backend='no') # whatever `accelerate config` says: the network casts by itself
     with learn.added_cbs([trainer, Together()]): yield learn
 
-# %% ../nbs/several_gpus.ipynb #87d3b52d
+# %% ../nbs/several_gpus.ipynb #3b07f4b3
 def join():
-    "Lets the processes find each other; nothing when there is one. Raises BadInput when the extra is missing."
+    "Lets the processes find each other; nothing when there is one. Raises BadInput when accelerate is missing."
     if num_distrib() < 2: return
-    if not find_spec('accelerate'): raise BadInput("several processes need accelerate: pip install 'imagenette_course[distributed]'")
+    if not find_spec('accelerate'): raise BadInput('several processes need the package accelerate: pip install accelerate, or uv run --extra distributed')
     from accelerate import PartialState
     hour = timedelta(hours=1) # for the first process to download and decode
     PartialState(cpu=not torch.cuda.is_available(), timeout=hour) # chooses the GPU and the way to talk, and begins
+
+def leave():
+    "The end of what `join` began."
+    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 @contextmanager
 def first_of_machine():

@@ -17,7 +17,6 @@ from .baseline import (ARCHS, RecordRun, Run, compare, confusion, fit, get_learn
                                         recipe, versions)
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
-from fastai.distributed import teardown_distrib
 # after fastai, which has a save_model, a MixUp and a LabelSmoothingCrossEntropy of its own
 from .normalize import save_model, write_aside
 from .resize import n_epochs, parse_stages, progressive_fit, smallest_size
@@ -27,7 +26,7 @@ from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner
 from .mixing import CutMix, RandomMix, ResizeMix
 from .techniques import EMA, RandomErasing, checkpoint_blocks, fit_flat, muon, use_blur_pool
-from .distributed import (Stopped, distributed, first_of_machine, first_speaks, from_all, is_first, join, one_for_all, told_to_stop)
+from .distributed import (Stopped, distributed, first_of_machine, first_speaks, from_all, is_first, join, leave, one_for_all, told_to_stop)
 from .checkpoint import (Checkpoint, Diverged, StopAtNaN, TensorBoard, largest_that_fits, options_toml, plain_values,
                                           read_checkpoint, read_options, save_checkpoint)
 from fastcore.script import anno_parser, store_true
@@ -52,11 +51,15 @@ def make_out(
         names = (stem if i == 1 else stem.with_name(f'{stem.name}-{i}') for i in itertools.count(1))
         return next(o for o in names if _made(o))
     out = Path(out).expanduser()
+    _check_out(out, force)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+def _check_out(out, force):
+    "Raises FileExistsError where no results may be written."
     if out.exists() and not out.is_dir(): raise FileExistsError(f'--out {out} is a file: name a folder')
     if (there := results_in(out)) and not force:
         raise FileExistsError(f'{there[0]} exists already: name another --out, or replace what is there with --force')
-    out.mkdir(parents=True, exist_ok=True)
-    return out
 
 def _made(folder):
     "Makes `folder`; False when another run was there first."
@@ -114,24 +117,25 @@ TECHNIQUES = dict(mixup=MixUp, cutmix=CutMix, resizemix=lambda _: ResizeMix(), s
                   erase=RandomErasing) # what each option makes of its value
 OPTS = ('adamw', 'ranger', 'muon')
 
-def _made(o, *options):
+def _chosen(o, *options):
     "What those of the options make that are given."
     return [TECHNIQUES[k](o[k]) for k in options if o[k] is not None and o[k] is not False]
 
 def _mix(o):
     "A callback, or several that take turns; none without an option that mixes."
-    each = _made(o, 'mixup', 'cutmix', 'resizemix')
+    each = _chosen(o, 'mixup', 'cutmix', 'resizemix')
     if o.mix_p is None: p = [1/len(each)]*len(each) if each else []
     else:
         try: p = [float(v) for v in str(o.mix_p).split(',')]
         except ValueError: raise BadInput('it must be a number for each of --mixup, --cutmix and --resizemix that is given, with commas between') from None
+        if each and len(p) != len(each): raise BadInput(f'it holds {len(p)} numbers, and {len(each)} of --mixup, --cutmix and --resizemix are given: it must be one for each')
         if not each: raise BadInput('it says how often to mix, and nothing is mixed: add --mixup, --cutmix or --resizemix')
     return each if p == [1.] else [RandomMix(each, p)] if each else []
 
 def _check_techniques(o):
     "Raises BadInput for a technique that can't be used as the options say."
     for option in TECHNIQUES:
-        try: _made(o, option)
+        try: _chosen(o, option)
         except BadInput as e: raise BadInput(f'--{option}: {e}') from e
     try: _mix(o)
     except BadInput as e: raise BadInput(f'--mix_p {o.mix_p}: {e}') from e
@@ -202,19 +206,24 @@ def _same_again(o, path):
     left_out = {'out', 'force', 'resume', 'n_train', *(('epochs', 'size') if o.progressive is not None else ())}
     return {**{k: v for k,v in o.items() if k not in left_out}, 'data': str(o.data) if named else str(path.resolve())}
 
+def _word(v): return 'not given' if v is None else v
+
 def _check_same(o, before, now):
     "Raises BadInput when a run would be resumed with other options than it was begun with."
     defaults = {k: p.default for k,p in _parameters().items()}
     before,now = ({**defaults, **o, 'tensorboard': None} for o in (before, now)) # which changes nothing in the run
-    other = [f"{'' if ' ' in k else '--'}{k} was {before.get(k)} and is {now.get(k)}" for k in {**before, **now} if before.get(k) != now.get(k)]
+    other = [f"{'' if ' ' in k else '--'}{k} was {_word(before.get(k))} and is {_word(now.get(k))}" for k in {**before, **now} if before.get(k) != now.get(k)]
+    if before.get('processes') != now.get('processes'):
+        raise BadInput(f"--resume: the run in {o.out} was begun with processes={before['processes']}, and these are {now['processes']}: start as many as then, such as torchrun --nproc-per-node {before['processes']}")
     if other: raise BadInput(f'--resume: {o.out} holds another run: {", ".join(other)}; leave them as they were, or name another --out')
 
 # %% ../nbs/train.ipynb #e9135a6d
 def _check_processes(o):
     "Raises BadInput where something is missing for what was asked for."
-    if o.tensorboard and not find_spec('tensorboard'): raise BadInput("--tensorboard needs a package more: pip install 'imagenette_course[tensorboard]'")
+    if o.tensorboard and not find_spec('tensorboard'): raise BadInput('--tensorboard needs the package tensorboard: pip install tensorboard, or uv run --extra tensorboard')
 
 def _check_resume(o):
+    if not o.resume and o.out is not None: _check_out(Path(o.out).expanduser(), o.force) # before the data is looked for
     if not o.resume: return
     if o.force: raise BadInput('--resume and --force: one goes on with what is there, the other replaces it; say one of them')
     if o.out is None: raise BadInput('--resume: name the folder of the run with --out')
@@ -309,10 +318,10 @@ def _what_is_left(history):
 # %% ../nbs/train.ipynb #660bff9b
 def _learner(o, dls, seed):
     "A learner with the network, the loss, the optimizer and the callbacks that the options choose."
-    loss_func = first(_made(o, 'smooth'))
+    loss_func = first(_chosen(o, 'smooth'))
     opt = dict(ranger=dict(opt_func=ranger), muon=dict(opt_func=muon)).get(o.opt, {})
     make = get_learner if o.book else fast_learner
-    learn = make(dls, partial(_network, o), loss_func=loss_func, cbs=_made(o, 'erase') + _mix(o) + _made(o, 'ema'), seed=seed, **opt)
+    learn = make(dls, partial(_network, o), loss_func=loss_func, cbs=_chosen(o, 'erase') + _mix(o) + _chosen(o, 'ema'), seed=seed, **opt)
     learn.arch = o.arch # not the name of `_network`
     return learn
 
@@ -396,6 +405,8 @@ def _run_all(o, path, dls, n_bad, past):
     full = False
     share = f' by {num_distrib()} processes' if num_distrib() > 1 else ''
     print(f'{_title(o)}: {o.size} px, {o.bs} images a batch{share}, {o.epochs} epochs, lr {o.lr}, seed {o.seed}', flush=True)
+    if not o.resume or not _checkpoint(o).exists(): _save(o, path, [], None) # so that it can be resumed from here on
+    elif past['now'] or past['done']: print(f"goes on after {len(past['done'])} finished runs and {len(past['now']['history']) if past['now'] else 0} epochs of the next", flush=True)
     try:
         with told_to_stop(): done = _train_all(o, path, dls, past, history)
     except KeyboardInterrupt: raise KeyboardInterrupt(_what_is_left(history)) from None
@@ -467,6 +478,7 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
     for f in results_in(o.out):
         if f.suffix == '.safetensors' and f.name not in new: f.unlink() # of the run that --force replaces
     print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out) if f.stem not in ('rates', 'checkpoint'))) # of a benchmark
+    if o.tensorboard: print(f'tensorboard --logdir {o.out}/tensorboard shows the curves')
     return summary
 
 # %% ../nbs/train.ipynb #6eff22bd
@@ -515,7 +527,7 @@ def imagenette_train(
     tta:int=0, # test time augmentation at the end, over this many views
     erase:float=None, # random erasing; share of the training images that lose a box, such as 0.5
     ema:float=None, # validate and keep a moving average of the weights; its decay, such as 0.999
-    opt:str='adamw', # optimizer: adamw, ranger (with a rate that is flat and then a cosine) or muon (with adamw for some weights)
+    opt:str='adamw', # optimizer: adamw, ranger (with a rate that is flat and then a cosine) or muon (with adamw for some weights; slow on a CPU)
     blur:store_true=False, # blur before the network's max pooling leaves out pixels
     save_memory:store_true=False, # keep only what blocks are given, and compute the rest again: about half the memory, about a third slower
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
@@ -551,7 +563,10 @@ def _with_files(given):
     config = given.pop('config', None)
     options = {} if config is None else read_options(config, _types())
     both = {**options, **given}
-    if both.get('resume') and both.get('out') is not None: options = {**_begun_with(Path(both['out']).expanduser()), **options}
+    if both.get('resume') and both.get('out') is not None:
+        begun = _begun_with(Path(both['out']).expanduser())
+        if not begun and both.keys() <= {'out', 'resume'}: raise BadInput(f"--resume: there is no run in {both['out']}: name its folder, or give the options of a new one")
+        options = {**begun, **options}
     return {**options, **given}
 
 
@@ -565,7 +580,7 @@ def main():
     args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys([*_parameters(), 'config'], unset))))
     given = {k: v for k,v in args.items() if v is not unset and k in (*_parameters(), 'config')}
     with in_one_line('imagenette_train', 'stopped before training began'): train(**_with_files(given))
-    teardown_distrib()
+    leave()
 
 # %% ../nbs/train.ipynb #15ca96f0
 #| eval: false

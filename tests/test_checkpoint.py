@@ -19,6 +19,7 @@ from imagenette_course.dataset import BadInput
 from imagenette_course.mixup import MixUp
 from imagenette_course.resize import progressive_fit
 from imagenette_course.speed import cached_dls, fast_learner
+from imagenette_course.techniques import EMA, muon
 from imagenette_course.train import train
 
 def dls(bs=10):
@@ -71,6 +72,12 @@ def test_with_a_progress_bar(monkeypatch, stop):
     monkeypatch.setattr(baseline, 'show_bar', lambda: True)
     make = lambda: get_learner(dls(), net, seed=3)
     same(run(make), run(make, state=run(make, stop=stop, show=True)[1], show=True))
+
+@pytest.mark.parametrize('stop', [1, 4])
+def test_muon_and_averaged_weights(stop):
+    def deep(n_out): return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, n_out))
+    make = lambda: get_learner(dls(), deep, seed=3, opt_func=muon, cbs=EMA(.9))
+    same(run(make), run(make, state=run(make, stop=stop)[1]))
 
 def test_killed_after_each_epoch():
     make = lambda: get_learner(dls(), net, seed=3)
@@ -288,7 +295,7 @@ def start(*args):
 def test_killed_at_random_moments(tiny, tmp_path, own_folder, kind):
     "Four times each, twenty in all: results, weights and history end as if nothing had happened."
     options = dict(OPTIONS, **dict(quick={}, book=dict(book=True), stages=dict(progressive='2:24,1:32', epochs=None, size=None),
-                                    techniques=dict(mixup=None, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='muon', erase=.5, blur=True)).get(kind, {}))
+                                    techniques=dict(mixup=None, runs=1, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='ranger', erase=.5, blur=True)).get(kind, {}))
     assert start(tiny, tmp_path/'a', own_folder, options, None)
     kills, rng = 0, random.Random(kind)
     while kills < 4:
@@ -296,10 +303,12 @@ def test_killed_at_random_moments(tiny, tmp_path, own_folder, kind):
         if finished: assert kills, 'it was never killed'; break
         kills += 1
     assert start(tiny, tmp_path/'b', own_folder, options, None)
-    for f in ('model-seed42.safetensors', 'model-seed43.safetensors'):
+    models = [o.name for o in (tmp_path/'a').glob('*.safetensors')]
+    assert len(models) == options['runs']
+    for f in models:
         a, b = load_file(tmp_path/'a'/f), load_file(tmp_path/'b'/f)
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     a, b = (pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in 'ab')
-    assert a.equals(b) and len(a) == 8
+    assert a.equals(b) and len(a) == 4*options['runs']
     left = lambda o: {f.name for f in (tmp_path/o).iterdir()}
     assert left('a') == left('b') and 'checkpoint.pt' not in left('a')
