@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
-from imagenette_course.checkpoint import Checkpoint
+from imagenette_course.checkpoint import Checkpoint, read_checkpoint
 from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sample
 from imagenette_course.mixup import MixUp
 from imagenette_course.normalize import load_model
@@ -152,7 +152,7 @@ def spied(monkeypatch, tiny, tmp_path, **options):
     got = {}
     def no_fit(learn, *args, **kwargs): got['learn'], learn.spied_name = learn, kwargs['name']; raise BadInput('seen')
     for o in ('fit', 'fit_flat', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
-    with pytest.raises(BadInput, match='seen'): train(tiny, out=tmp_path/'a', size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
+    with pytest.raises(BadInput, match='seen'): train(tiny, out=tmp_path/'a', force=True, size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
     return got['learn']
 
 def test_each_technique_reaches_the_learner(tiny, tmp_path, monkeypatch):
@@ -364,7 +364,7 @@ def test_a_checkpoint_of_somebody_else(stopped, refused):
     (stopped/'checkpoint.pt').write_bytes(b'x')
     refused(['--out', stopped, '--resume'], 'checkpoint.pt is not a checkpoint')
     torch.save(dict(a=1), stopped/'checkpoint.pt')
-    refused(['--out', stopped, '--resume', '--data', 'nowhere'], "'nowhere' is neither")
+    refused(['--out', stopped, '--resume', '--data', 'nowhere'], 'is no checkpoint of this version')
 
 def test_the_folder_repeats_the_run(result, tmp_path, monkeypatch):
     ok(monkeypatch, '--config', result[1]/'options.toml', '--out', tmp_path/'again')
@@ -394,7 +394,7 @@ def test_a_loss_that_is_no_number(tiny, tmp_path, refused, monkeypatch):
         def after_loss(self):
             super().after_loss()
             if self.epoch == 1 and self.iter == 2: spoil(self)
-    monkeypatch.setattr(train_module, 'MixUp', Spoil)
+    monkeypatch.setitem(train_module.TECHNIQUES, 'mixup', Spoil)
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--epochs', 3, '--mixup', .2], 'the loss is nan at step 3 of 5 in epoch 2', 'checkpoint.pt holds the epochs before', status=1)
     assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv', 'checkpoint.pt'}
 
@@ -481,7 +481,7 @@ def test_the_disk_is_full(tiny, tmp_path):
     proc = command('--data', tiny, '--out', tmp_path/'a', *FAST, preexec_fn=limit)
     assert proc.returncode == 2 and len(proc.stderr.splitlines()) == 1, proc.stderr
     assert 'checkpoint.pt could not be written' in proc.stderr and 'make room' in proc.stderr
-    assert not list((tmp_path/'a').iterdir())
+    assert [o.name for o in (tmp_path/'a').iterdir()] == ['checkpoint.pt'] and read_checkpoint(tmp_path/'a/checkpoint.pt')['now'] is None # of the beginning
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
