@@ -13,7 +13,7 @@ from .tta import combine_views
 from .train import in_one_line
 from fastai.vision.all import *
 from .normalize import Classifier, load_model # after fastai, which has a load_model of its own
-from fastcore.script import Param, anno_parser, store_true
+from fastcore.script import anno_parser, store_true
 from PIL import UnidentifiedImageError
 from torch.quasirandom import SobolEngine
 from torchvision.transforms.v2 import functional as TF
@@ -173,7 +173,7 @@ def _predict(model, images, tta, as_json):
 # %% ../nbs/predict.ipynb #2ad9793a
 def imagenette_predict(
     model:str, # file of save_model or imagenette_train, *.safetensors
-    images:Param('image files, and folders: all images below them', nargs='*'), # image files, and folders: all images below them
+    images:str, # image files, and folders: all images below them; any number of them
     tta:int=0, # test time augmentation: this many views of each image beside the plain one
     json:store_true=False, # all probabilities as JSON, in place of a table of the three best
 ):
@@ -184,7 +184,9 @@ def imagenette_predict(
 # %% ../nbs/predict.ipynb #bc11f76a
 def main():
     "The command `imagenette_predict`: reads `sys.argv`, with options before, between or behind the images."
-    args = vars(anno_parser(imagenette_predict, prog='imagenette_predict').parse_intermixed_args())
+    parser = anno_parser(imagenette_predict, prog='imagenette_predict')
+    next(o for o in parser._actions if o.dest == 'images').nargs = '*' # fastcore 1 and 2 say this in two ways
+    args = vars(parser.parse_intermixed_args())
     imagenette_predict(**{k: args[k] for k in inspect.signature(imagenette_predict).parameters})
 
 # %% ../nbs/predict.ipynb #1c08ab56
