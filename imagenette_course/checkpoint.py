@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['random_states', 'set_random_states', 'plain_values', 'learner_state', 'load_learner_state', 'save_checkpoint',
            'read_checkpoint', 'Checkpoint', 'Diverged', 'StopAtNaN', 'largest_that_fits', 'TensorBoard', 'options_toml',
-           'read_options']
+           'check_types', 'read_options']
 
 # %% ../nbs/long_runs.ipynb #a51e48d9
 import io, pickle, tomllib, zipfile, zlib
@@ -189,6 +189,16 @@ def options_toml(
     def text(v): return json.dumps(v, ensure_ascii=False).replace('\x7f', '\\u007f')
     return ''.join(f'{k} = {text(v)}\n' for k,v in options.items() if v is not None).encode(errors='backslashreplace')
 
+def check_types(
+    options:dict, # value by name
+    types:dict, # type by name of each option: int, float, str or bool
+):
+    "Raises BadInput for an option that there is not, or a value of another type; a whole number is a float, too."
+    for k,v in options.items():
+        if k not in types: raise BadInput(f"there is no option {k}; there are {', '.join(types)}")
+        if type(v) is not types[k] and not (types[k] is float and type(v) is int):
+            raise BadInput(f'{k} = {json.dumps(v, default=str)}: it must be of type {types[k].__name__}')
+
 def read_options(
     file:Path, # TOML
     types:dict, # type by name of each option: int, float, str or bool
@@ -196,8 +206,6 @@ def read_options(
     "Reads options. Raises BadInput for what is no TOML, an option that there is not, or a value of another type; OSError when it can't be read."
     try: options = tomllib.loads(Path(file).read_text(encoding='utf8'))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
-    for k,v in options.items():
-        if k not in types: raise BadInput(f"{file}: there is no option {k}; there are {', '.join(types)}")
-        if type(v) is not types[k] and not (types[k] is float and type(v) is int):
-            raise BadInput(f'{file}: {k} = {json.dumps(v, default=str)}: it must be of type {types[k].__name__}')
+    try: check_types(options, types)
+    except BadInput as e: raise BadInput(f'{file}: {e}') from e
     return options

@@ -407,6 +407,8 @@ def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(train_module, '_step', step); monkeypatch.setattr(train_module, 'fit', full)
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20], 'too little memory for --bs 20 at 32 px: the largest that fits, as measured, is 5', status=1)
     refused(['--data', tiny, '--out', tmp_path/'b', *FAST, '--bs', 4], 'although a training step of --bs 4 at 32 px fits by itself', status=1)
+    monkeypatch.setattr(train_module, '_step', lambda o, dls, n: None)
+    refused(['--data', tiny, '--out', tmp_path/'d', *FAST, '--bs', 37], 'although a training step of --bs 37 at 32 px fits by itself', status=1)
     monkeypatch.setattr(train_module, 'progressive_fit', full)
     refused(['--data', tiny, '--out', tmp_path/'c', '--bs', 4, '--progressive', '1:24:30,1:32'], 'give its larger stages a smaller batch', status=1)
 
