@@ -344,7 +344,7 @@ class NamedImage(PILImage):
         if not isinstance(fn, (str, Path)): return PILImage.create(fn, **kwargs)
         try:
             with Image.open(fn) as im: return PILImage(to_rgb(im)) # no type of our own: `predict` takes any `PILImage` then
-        except (FileNotFoundError, PermissionError): raise # they name the file
+        except (FileNotFoundError, PermissionError, MemoryError): raise # the first two name the file, the third is not its fault
         except Exception as e: # each of Pillow's decoders has its own
             raise BadInput(f'{fn} is not a readable image ({e}): remove it, or leave it out '
                              '(check_images lists all of them, imagenette_train has --skip_bad)') from e

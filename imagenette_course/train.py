@@ -61,7 +61,8 @@ def _check_out(out, force):
     "Raises FileExistsError where no results may be written."
     if out.exists() and not out.is_dir(): raise FileExistsError(f'--out {out} is a file: name a folder')
     if (there := results_in(out)) and not force:
-        raise FileExistsError(f'{there[0]} exists already: name another --out, or replace what is there with --force')
+        go_on = ', or go on with the run in it with --resume' if out/'checkpoint.pt' in there else ''
+        raise FileExistsError(f'{there[0]} exists already: name another --out, or replace what is there with --force{go_on}')
 
 def _made(folder):
     "Makes `folder`; False when another run was there first."
@@ -170,6 +171,7 @@ def _check_smallest(o):
     "Raises BadInput for images so small that a layer of the network has nothing left to halve."
     size,low = o.size if o.progressive is None else _stages(o)[0].size, smallest_size(_network(o))
     if size < low: raise BadInput(f'{size} px are too small: {o.arch} needs images of {low} px or more')
+
 def _processes(): return max(1, num_distrib())
 
 def _check_share(bs):
@@ -187,7 +189,6 @@ def _fill_in(o, path, files):
     if o.progressive is not None: _use_stages(o)
     for bs in [o.bs] if o.progressive is None else [stage.bs for stage in _stages(o)]: _check_share(bs)
     _check_smallest(o)
-
 
 # %% ../nbs/train.ipynb #8198a064
 def _choose_files(path, o):
@@ -335,7 +336,7 @@ def _train(o):
 # %% ../nbs/train.ipynb #c7263669
 def _what_is_left(history):
     "What a stopped run leaves, in words."
-    if not history.n: return 'stopped before an epoch was finished'
+    if not history.n: return f'stopped before an epoch was finished; --out {history.file.parent} --resume begins it again'
     return f'stopped; {history.file} holds {history.n} of {history.planned} epochs; --out {history.file.parent} --resume goes on'
 
 # %% ../nbs/train.ipynb #660bff9b
@@ -402,7 +403,6 @@ def _train_all(o, path, dls, past, history):
         _save(o, path, done, None)
     return done
 
-
 # %% ../nbs/train.ipynb #1ceee851
 class OutOfMemory(torch.OutOfMemoryError):
     "There was too little memory; says how large a batch may be."
@@ -425,7 +425,6 @@ def _too_large(o, dls):
     if largest_that_fits(step, share + 1, least=share): return f'too little memory, although a training step of --bs {o.bs} at {o.size} px fits by itself: is another program using the GPU? Try a smaller --bs'
     n = largest_that_fits(step, share)*_processes()
     return f'too little memory for --bs {o.bs} at {o.size} px: ' + (f'the largest that fits, as measured, is {n}' if n else 'not even 2 images fit')
-
 
 # %% ../nbs/train.ipynb #26f9a830
 def _run_all(o, path, dls, n_bad, past):
@@ -450,7 +449,6 @@ def _finish(o, path, dls, n_bad, runs, done):
     summary = _write_results(o, path, dls, n_bad, runs, [d['tta'] for d in done if d['tta']], sum(np.array(d['cm']) for d in done))
     _checkpoint(o).unlink()
     return summary
-
 
 # %% ../nbs/train.ipynb #aae47fcc
 def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model-seed{seed}.safetensors'
@@ -606,7 +604,9 @@ def _not_default(options): return {k: v for k,v in options.items() if k == 'conf
 def _begun_with(out):
     "The options of the run in a folder; none where there is no run to go on with."
     file = out/'checkpoint.pt'
-    if not file.exists(): return read_options(out/'options.toml', option_types()) if (out/'options.toml').exists() and (out/'summary.json').exists() else {}
+    if not file.exists():
+        complete = (out/'options.toml').exists() and (out/'summary.json').exists()
+        return read_options(out/'options.toml', option_types()) if complete else {}
     options = read_checkpoint(file).get('options')
     if isinstance(options, dict) and options.keys() <= option_types().keys(): return options
     raise BadInput(f'{file} is no checkpoint of this version of imagenette_train: name another --out')
@@ -622,7 +622,6 @@ def _with_files(given):
         if not begun and both.keys() <= {'out', 'resume'}: raise BadInput(f"--resume: there is no run in {both['out']}: name its folder, or give the options of a new one")
         options = {**begun, **options}
     return {**options, **given}
-
 
 # %% ../nbs/train.ipynb #5b3c6408
 def main():
