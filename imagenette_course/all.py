@@ -19,3 +19,5 @@ from .distributed import *
 from .train import *
 from .bench import *
 from .predict import *
+from .study import *
+from .answers import *

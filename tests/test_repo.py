@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 NBS = sorted(o for o in (ROOT/'nbs').glob('*.ipynb'))
-CHAPTERS = ['drawings', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further', 'speed', 'checkpoint', 'distributed', 'train', 'bench', 'predict'] # a module may import those before it, never one after it
+CHAPTERS = ['drawings', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further', 'speed', 'checkpoint', 'distributed', 'train', 'bench', 'predict', 'study', 'answers'] # a module may import those before it, never one after it
 
 def cells(nb, kind): return [''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == kind]
 def outputs(nb): return [o for c in json.loads(nb.read_text())['cells'] for o in c.get('outputs', [])]

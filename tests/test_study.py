@@ -1,0 +1,204 @@
+"Plans, tables and the study itself, also killed and gone on with."
+import json, math, re, shutil, subprocess, sys, tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.vision.all import Callback
+from hypothesis import given, settings, strategies as st
+
+from imagenette_course import study as module
+from imagenette_course.baseline import no_output
+from imagenette_course.dataset import BadInput, make_sample
+from imagenette_course.study import *
+from imagenette_course.study import _Progress
+from imagenette_course.train import option_defaults, train, trained_learner
+from imagenette_course.tta import tta
+
+SMALL = dict(arch='xresnet18', size=24, bs=8, epochs=1)
+
+@pytest.fixture
+def file(tmp_path):
+    "Writes a plan."
+    def write(text):
+        (tmp_path/'plan.toml').write_text(text)
+        return tmp_path/'plan.toml'
+    return write
+
+@pytest.fixture
+def plan(tiny):
+    return [dict(part='p', kind=k, options=dict(SMALL, data=str(tiny), **o), seed=s, views=0) for s in (42, 43) for k,o in dict(plain={}, mixup=dict(mixup=.4)).items()]
+
+# ---- plans
+
+def test_a_plan_is_a_grid():
+    runs = expand_plan(tomllib.loads('[all]\nsize = 32\nruns = 2\n[parts.a]\nepochs = [1, 2]\nkinds.x = {}\nkinds.y = {mixup = 0.4, runs = 1}\n[parts.b]\nseed = 7\nviews = 3'))
+    assert len(runs) == 2*2 + 2 + 2
+    assert [r['kind'] for r in runs] == ['x', 'x', 'y', 'y', 'x', 'x', 'b', 'b']
+    assert [r['seed'] for r in runs] == [42]*4 + [43]*2 + [7, 8]
+    assert runs[3] == dict(part='a', kind='y', options=dict(size=32, epochs=2, mixup=.4), seed=42, views=0)
+    assert runs[-1]['views'] == 3 and 'views' not in runs[-1]['options'] and 'runs' not in runs[-1]['options']
+
+@given(epochs=st.lists(st.integers(1, 9), min_size=1, max_size=3), noise=st.lists(st.sampled_from([0, 5, 25]), min_size=1, max_size=3), runs=st.integers(0, 4), kinds=st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_a_plan_has_each_combination_once(epochs, noise, runs, kinds):
+    made = expand_plan(dict(parts=dict(a=dict(epochs=epochs, noise=noise, runs=runs, kinds={str(i): {} for i in range(kinds)}))))
+    assert len(made) == len(epochs)*len(noise)*runs*kinds
+    assert [r['seed'] for r in made] == sorted(r['seed'] for r in made)
+
+@pytest.mark.parametrize('text,why', [
+    ('', 'has no parts'), ('[parts]', 'has no parts'), ('[al]\n[parts.a]', 'there is no table al'), ('a = ', 'is not TOML'), ('all = 3\n[parts.a]', 'all must be a table'),
+    ('[parts]\na = 3', 'parts.a must be a table'), ('[parts.a]\nkinds = 3', 'parts.a.kinds must be a table'), ('[parts.a]\nkinds.x = 3', 'parts.a.kinds.x must be a table'),
+    ('[parts.a]\nepoch = 3', 'there is no option epoch'), ('[parts.a]\nepochs = "3"', 'it must be of type int'), ('[parts.a]\nepochs = [1, 0]', '--epochs'),
+    ('[parts.a]\nmixup = -1', '--mixup'), ('[parts.a]\nout = "x"', 'there is no option out'), ('[parts.a]\ntta = 4', 'there is no option tta'), ('[parts.a]\nruns = 0', 'plans no training'),
+    ('[parts.a]\nruns = [1, 2]', 'it must be of type int'), ('[parts.a]\nviews = -1', 'views'), ('[parts.a]\nviews = "4"', 'it must be of type int'), ('[parts.a]\nseed = -1', '--seed'),
+    ('[parts.a]\nepochs = 3\nprogressive = "1:24"', '--epochs and --progressive'), ('[parts.a]\nkinds.x = {noise = 7}', 'part a, kind x: --noise=7')])
+def test_a_mistake_in_a_plan(file, text, why):
+    with pytest.raises(BadInput, match=re.escape(why)): read_plan(file(text))
+
+def test_a_plan_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match='cpu, gpu, leaderboard, sample'): find_plan('nothing')
+    with pytest.raises(BadInput, match='is not TOML'):
+        (tmp_path/'p.toml').write_bytes(b'a = "\xff"')
+        read_plan(tmp_path/'p.toml')
+    assert find_plan(tmp_path/'p.toml') == tmp_path/'p.toml'
+
+@pytest.mark.parametrize('name', ['sample', 'cpu', 'gpu', 'leaderboard'], ids='plan_{}'.format)
+def test_plans_of_the_package(name):
+    runs = read_plan(find_plan(name))
+    assert len({(r['part'], training_key(r['options'], r['seed'])) for r in runs}) == len(runs), 'a part has the same training twice'
+
+def test_the_leaderboard_keeps_its_rules():
+    runs = read_plan(find_plan('leaderboard'))
+    assert all(not r['views'] and not r['options'].get('noise') for r in runs)
+    lengths = pd.DataFrame([dict(r['options'], seed=r['seed']) for r in runs]).groupby(['size', 'epochs']).seed.nunique()
+    assert lengths.to_dict() == {(128, 5): 5, (128, 20): 5, (128, 80): 5, (192, 5): 5, (192, 20): 5}
+
+@pytest.mark.parametrize('name', ['cpu', 'gpu', 'sample'], ids='plan_{}'.format)
+def test_growing_images_have_equal_compute(name):
+    "Pixels times epochs of the growing images are those of the one size that they are compared with."
+    parts = {}
+    for r in read_plan(find_plan(name)):
+        if r['part'].startswith('progressive'): parts.setdefault(r['part'], {})[r['kind']] = sum(epoch_costs(r['options']))
+    assert parts
+    for p in parts.values(): assert p['growing'] == p['fixed']
+
+# ---- keys, costs, the table
+
+def test_the_key_leaves_out_what_is_usual():
+    assert training_key(dict(option_defaults(), data='x', mixup=1), 3) == '{"mixup": 1.0, "seed": 3}'
+    assert training_key(dict(mixup=1., smooth=.1), 3) == training_key(dict(smooth=.1, mixup=1), 3) != training_key(dict(smooth=.1, mixup=1), 4)
+
+def test_costs():
+    assert epoch_costs(dict(size=32, epochs=2, subset=10)) == [10*32**2]*2
+    assert epoch_costs(dict(progressive='2:32,1:64', subset=1)) == [32**2]*2 + [64**2]*2 # a later stage trains one more
+    assert len(epoch_costs({})) == 5
+
+def test_a_table_is_read_as_it_was_written(tmp_path):
+    rows = [dict(options='{"a": 1}', seed=1, accuracy=.5, accuracies=[.1, .5], tta_mean=[.5, .6]), dict(options='b', seed=2, accuracy=.25, accuracies=[.25])]
+    (tmp_path/'s.csv').write_bytes(module._csv(rows))
+    got = read_study(tmp_path/'s.csv').to_dict('records')
+    assert got[0]['accuracies'] == [.1, .5] and got[0]['tta_mean'] == [.5, .6] and got[1]['tta_mean'] is None and got[0]['options'] == '{"a": 1}'
+    assert module._csv(got) == (tmp_path/'s.csv').read_bytes()
+
+@pytest.mark.parametrize('data', [b'', b'a,b\n1,2\n', b'\xff\xfe\x00', b'a\n1,2,3\n4\n"'])
+def test_what_is_no_table(tmp_path, data):
+    (tmp_path/'s.csv').write_bytes(data)
+    with pytest.raises(BadInput, match='is no table of imagenette_study'): read_study(tmp_path/'s.csv')
+
+# ---- the study
+
+def test_a_study(plan, tmp_path, capsys):
+    df = run_study(plan, tmp_path/'o')
+    assert len(df) == 4 and [f.name for f in (tmp_path/'o').iterdir()] == ['study.csv']
+    assert capsys.readouterr().out.count('accuracy') == 4
+    want = train(**plan[1]['options'], seed=42, out=tmp_path/'alone', show=False)
+    row = df.iloc[1]
+    assert row.accuracy == want['accuracy'] == pytest.approx(row.accuracies[-1], abs=1e-5) and row.seed == 42 and row.train_images == 40
+    assert row.seconds > 0 and row.images_a_second == pytest.approx(40/row.seconds)
+    assert capsys.readouterr().out == '', 'show=False printed something'
+    before = (tmp_path/'o/study.csv').read_bytes()
+    run_study(plan, tmp_path/'o')
+    assert (tmp_path/'o/study.csv').read_bytes() == before and '0 are left' in capsys.readouterr().out
+
+def test_a_study_that_was_stopped(plan, tmp_path, monkeypatch):
+    plan = [dict(r, options=dict(r['options'], epochs=3)) for r in plan[:2]]
+    whole = run_study(plan, tmp_path/'whole')
+    real, n = _Progress.show, [0]
+    def show(self, i, epochs):
+        n[0] += 1
+        if n[0] == 6: raise KeyboardInterrupt # in the second training
+        real(self, i, epochs)
+    monkeypatch.setattr(_Progress, 'show', show)
+    with pytest.raises(KeyboardInterrupt): run_study(plan, tmp_path/'o')
+    assert len(read_study(tmp_path/'o/study.csv')) == 1
+    [folder] = (tmp_path/'o').glob('run-*')
+    assert (folder/'checkpoint.pt').exists() and json.loads((folder/'seconds.json').read_text())
+    df = run_study(plan, tmp_path/'o')
+    timed = [c for c in df if 'second' in c]
+    assert df.drop(columns=timed).equals(whole.drop(columns=timed)) and (df.seconds > 0).all()
+
+def test_the_same_training_in_two_parts_is_made_once(plan, tmp_path):
+    other = [dict(r, part='q', kind='again', views=1) for r in plan[:1]]
+    df = run_study(plan[:1] + other, tmp_path)
+    assert len(df) == 1 and len(df.tta_mean[0]) == 2
+
+def test_views_that_are_missing_are_measured(plan, tmp_path):
+    run_study(plan[:1], tmp_path)
+    df = run_study([dict(plan[0], views=2)], tmp_path)
+    assert len(df) == 1 and len(df.tta_mean[0]) == len(df.tta_max[0]) == 3 and 0 <= df.corners_mean[0] <= 1
+
+def test_another_dataset_is_refused(plan, tmp_path):
+    run_study(plan[:1], tmp_path/'o')
+    other = make_sample(tmp_path/'other', 3, 2)
+    before = (tmp_path/'o/study.csv').read_bytes()
+    with pytest.raises(BadInput, match='name another --out'): run_study([dict(r, options=dict(r['options'], data=str(other))) for r in plan], tmp_path/'o')
+    assert (tmp_path/'o/study.csv').read_bytes() == before
+
+def test_all_is_checked_before_the_first_training(plan, tmp_path):
+    with pytest.raises(BadInput, match='part p, kind mixup: 8 px are too small'):
+        run_study([plan[0], dict(plan[1], options=dict(plan[1]['options'], size=8))], tmp_path/'o')
+    assert not (tmp_path/'o').exists()
+
+def test_measures_against_other_ways(plan, tmp_path):
+    "The plain numbers against a loop, the views against `tta`."
+    train(**plan[0]['options'], out=tmp_path/'o', show=False)
+    learn = trained_learner(tmp_path/'o')
+    m = measure_model(learn, 3)
+    with no_output(learn): probs,targs = learn.get_preds()
+    assert m['nll'] == pytest.approx(torch.nn.functional.nll_loss(probs.log(), targs).item(), abs=1e-5)
+    assert m['tta_mean'][0] == m['tta_max'][0] == pytest.approx((probs.argmax(1) == targs).float().mean().item())
+    torch.manual_seed(0)
+    module.set_seed(learn.seed)
+    with no_output(learn), learn.dls.valid.dataset.set_split_idx(1): learn.get_preds(dl=learn.dls.valid)
+    with no_output(learn), learn.dls.valid.dataset.set_split_idx(0): view = learn.get_preds(dl=learn.dls.valid)[0]
+    assert m['tta_mean'][1] == pytest.approx(((.25*probs + .75*view).argmax(1) == targs).float().mean().item())
+    assert set(measure_model(learn)) == {'nll', 'ece', 'pass_seconds'}
+
+def test_the_learner_of_a_run(plan, tmp_path):
+    s = train(**dict(plan[0]['options'], no_normalize=True, ema=.9, smooth=.1, cutmix=1.), runs=2, out=tmp_path/'o', show=False)
+    for seed,acc in zip((42, 43), s['accuracies']):
+        learn = trained_learner(tmp_path/'o', seed)
+        with no_output(learn): assert learn.validate()[1] == pytest.approx(acc)
+        assert learn.dls.settings['stats'] is None
+    with pytest.raises(FileNotFoundError): trained_learner(tmp_path/'o', 7)
+    with pytest.raises(BadInput, match='holds no finished run'): trained_learner(tmp_path/'no')
+
+def test_callbacks_of_a_program(plan, tmp_path):
+    class Count(Callback):
+        n = 0
+        def after_epoch(self): Count.n += 1
+    train(**plan[0]['options'], out=tmp_path/'o', show=False, cbs=Count())
+    assert Count.n == 1 and 'cbs' not in (tmp_path/'o/options.toml').read_text() and 'cbs' not in json.loads((tmp_path/'o/summary.json').read_text())['options']
+
+def test_the_command(tiny, tmp_path, file):
+    def start(*args): return subprocess.run([sys.executable, '-c', 'from imagenette_course.study import main; main()', *map(str, args)], capture_output=True, text=True)
+    p = file(f'[parts.a]\ndata = "{tiny}"\narch = "xresnet18"\nsize = 24\nbs = 8\nepochs = 1')
+    done = start(p, '--out', tmp_path/'o')
+    assert done.returncode == 0, done.stderr
+    assert len(read_study(tmp_path/'o/study.csv')) == 1 and '1 of 1' in done.stdout
+    assert 'name a folder with --out' in start(p).stderr
+    bad = start('nothing', '--out', tmp_path/'o')
+    assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and 'there is no plan nothing' in bad.stderr
