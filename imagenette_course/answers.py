@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['NAMES', 'BOOK', 'study_table', 'recorded', 'provenance', 'train_command', 'gains', 'runs_needed', 'plot_ladder',
            'plot_crossover', 'frontier', 'plot_frontier', 'plot_tta', 'plot_noise', 'seed_std', 'plot_spread',
-           'use_it_when', 'not_measured']
+           'use_it_when', 'quote', 'not_measured']
 
-# %% ../nbs/does_it_help.ipynb #d2a779a5
-import math
+# %% ../nbs/does_it_help.ipynb #339ce434
+import math, textwrap
 from scipy import stats
 from .dataset import BadInput, check_range
 from .study import find_plan, read_plan, read_study, training_key
@@ -47,18 +47,24 @@ def train_command(
     options = json.loads(row['options'])
     return ' '.join(['imagenette_train', *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
 
-# %% ../nbs/does_it_help.ipynb #21d472ed
+# %% ../nbs/does_it_help.ipynb #9ef20323
+def _blocks(table, baseline, value='accuracy'):
+    "Values by seed (rows) and kind (columns), for the seeds of the baseline and the kinds that have all of them."
+    a = table.pivot_table(index='seed', columns='kind', values=value, sort=False)
+    if baseline in a: a = a[a[baseline].notna()].dropna(axis=1)
+    if baseline not in a or a.shape[1] < 2: raise BadInput(f"there is nothing to compare: {baseline} and another kind with the same seeds are needed, and there are {', '.join(a) or 'none'}")
+    return a
+
 def gains(
     table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one length of training
     baseline:str='normalize', # kind that the others are compared with
     value:str='accuracy',
 ) -> pd.DataFrame: # by kind: mean, gain over the baseline, low and high end of its 95% interval (NaN with one seed), seeds
-    """Gains of each kind over the baseline, over the seeds that all kinds have, with the chance of all kinds pooled (a randomized
-    block design). Raises BadInput without the baseline, or a second kind."""
-    a = table.pivot_table(index='seed', columns='kind', values=value, sort=False).dropna()
-    if baseline not in a or a.shape[1] < 2 or not len(a): raise BadInput(f"no seed has {baseline} and another kind: there are {', '.join(a) or 'none'}")
+    """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block design). A kind
+    that lacks a seed of the baseline is left out. Raises BadInput without the baseline, or a second kind."""
+    a = _blocks(table, baseline, value)
     (n,k),d = a.shape, a.sub(a[baseline], axis=0).mean()
-    rest = a.sub(a.mean(1), axis=0) - a.mean() + a.values.mean()
+    rest = a.sub(a.mean(axis=1), axis=0) - a.mean() + a.values.mean()
     df = (k-1)*(n-1)
     half = stats.t.ppf(.975, df)*math.sqrt(2/n*(rest.values**2).sum()/df) if df else math.nan
     half = pd.Series(half, d.index).mask(d.index == baseline, 0)
@@ -77,18 +83,22 @@ def runs_needed(
     while found(n) < power: n += max(1, n//50)
     return n
 
-# %% ../nbs/does_it_help.ipynb #38f6fba0
+# %% ../nbs/does_it_help.ipynb #be20de3d
 NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup', both='smoothing and mixup', cutmix='CutMix',
              fixed='one size', growing='growing images')
 
+def _upper(text): return text[:1].upper() + text[1:]
+
 def _sure(g): return g[(g.low > 0) | (g.high < 0)]
 
-def _told(g, what):
+def _told(g):
     "What the intervals say, as a title."
     sure = _sure(g)
-    if g.low.isna().all(): return f'One seed: {what} not decided'
-    if sure.empty: return f'No difference is sure: {what}'
-    return '; '.join(f'{NAMES.get(k, k)} {"gains" if r.gain > 0 else "loses"} {abs(r.gain)*100:.1f} points' for k,r in sure.iterrows()).capitalize()
+    if g.seeds.iloc[0] == 1: return 'One seed: no difference can be told from chance'
+    if sure.empty: return 'No difference can be told from chance'
+    return _upper('; '.join(f'{NAMES.get(k, k)} {"gains" if r.gain > 0 else "loses"} {abs(r.gain)*100:.1f} points' for k,r in sure.iterrows()))
+
+def _title(ax, *lines, width=66): ax.set_title('\n'.join(textwrap.fill(o, width) for o in lines), size=10)
 
 def _scale(table):
     "What was trained, in words."
@@ -103,7 +113,7 @@ def plot_ladder(
     "Gains of each kind over the baseline: a dot for each seed, the mean, its 95% interval."
     ax = ifnone(ax, plt.subplots(figsize=(7, 3.4), layout='constrained')[1])
     g = gains(table, baseline)
-    a = table.pivot_table(index='seed', columns='kind', values='accuracy', sort=False).dropna()
+    a = _blocks(table, baseline)
     kinds = [k for k in g.index if k != baseline]
     for y,k in enumerate(kinds):
         ax.scatter(100*(a[k] - a[baseline]), [y]*len(a), s=14, color='0.6', zorder=2)
@@ -113,10 +123,10 @@ def plot_ladder(
     ax.axvline(0, color='k', lw=1)
     ax.set_yticks(range(len(kinds)), [NAMES.get(k, k) for k in kinds]); ax.set_ylim(len(kinds) - .5, -.5)
     ax.set_xlabel(f'points over "{NAMES.get(baseline, baseline)}", {100*g.loc[baseline, "mean"]:.1f}%'); ax.grid(axis='x', alpha=.3)
-    ax.set_title(f"{_told(g, 'intervals hold zero')}\n{_scale(table)}, {int(g.seeds.iloc[0])} seeds", size=10)
+    _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.iloc[0])} seed{"s"*(g.seeds.iloc[0] > 1)}')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #f0013ec2
+# %% ../nbs/does_it_help.ipynb #78522c04
 def _longer(table, baseline):
     "Gains at each number of epochs that has a baseline and another kind."
     res = {}
@@ -145,18 +155,20 @@ def plot_crossover(
     ax.set_xscale('log'); ax.set_xticks(list(by), [str(n) for n in by]); ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.set_xlabel('epochs'); ax.set_ylabel(f'points over "{NAMES.get(baseline, baseline)}"'); ax.grid(alpha=.3); ax.legend()
     last = max(by)
-    ax.set_title(f"{' and '.join(pays).capitalize() + ' surely pays' if len(pays) == 1 else ' and '.join(pays).capitalize() + ' surely pay' if pays else 'None of them surely pays'} within {last} epochs\n{_scale(table)}", size=10)
+    found = f"{_upper(' and '.join(pays))} surely {'pays' if len(pays) == 1 else 'pay'}" if pays else 'None of them surely pays'
+    _title(ax, f'{found} within {last} epochs', _scale(table))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #830949d7
+# %% ../nbs/does_it_help.ipynb #87c14a85
 BOOK = [(5*63, .825, 'baseline'), (4*63*(128/224)**2 + 6*63, .863, 'growing images')] # seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
 
 def frontier(
     points:pd.DataFrame, # columns seconds and accuracy
+    within:float=.05, # share of the seconds by which two are taken to cost the same
 ) -> pd.DataFrame: # those that no other one beats in both, by seconds
-    "The best accuracies for the seconds that they take: each point is better than all that are cheaper."
-    p = points.sort_values(['seconds', 'accuracy'], ascending=[True, False])
-    return p[p.accuracy > p.accuracy.cummax().shift(fill_value=-math.inf)]
+    "The best accuracies for the seconds that they take: each point is better than all that cost less, or the same."
+    p = points.sort_values('seconds')
+    return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
 def plot_frontier(
     table:pd.DataFrame, # as from `study_table`
@@ -169,14 +181,17 @@ def plot_frontier(
     best = frontier(p)
     for (size,),d in p.groupby(['size']): ax.scatter(d.seconds, 100*d.accuracy, s=30, label=f'{size} px', alpha=.8)
     ax.plot(best.seconds, 100*best.accuracy, color='k', lw=1, zorder=1)
-    for r in best.itertuples(): ax.annotate(f'{NAMES.get(r.kind, r.kind)}, {r.epochs} epochs', (r.seconds, 100*r.accuracy), xytext=(-4, 6), textcoords='offset points', ha='right', size=8)
+    for r in best.itertuples(): ax.annotate(f'{NAMES.get(r.kind, r.kind)}, {r.epochs} epochs', (r.seconds, 100*r.accuracy), xytext=(-5, 4), textcoords='offset points', ha='right', size=8)
     ax.scatter([b[0] for b in BOOK], [100*b[1] for b in BOOK], marker='D', facecolors='none', edgecolors='0.4', label='the book, on its GPU')
-    ax.set_xscale('log'); ax.set_xlabel(f"seconds of {set(table.machine).pop().split(',')[-1].strip() if len(set(table.machine)) == 1 else 'each machine'}"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
+    ax.set_xscale('log'); ax.xaxis.set_major_formatter('{x:.0f}'); ax.xaxis.set_minor_formatter(plt.NullFormatter())
+    low,high = ax.get_xlim()
+    ax.set_xticks([x for x in (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if low <= x <= high])
+    ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
     r = best.iloc[-1]
-    ax.set_title(f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes: {NAMES.get(r.kind, r.kind)}, {r["size"]} px, {r.epochs} epochs\n{t.arch.iloc[0]}', size=10)
+    _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes: {NAMES.get(r.kind, r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
     return ax
 
-# %% ../nbs/does_it_help.ipynb #eb182db1
+# %% ../nbs/does_it_help.ipynb #f4cfb39d
 def plot_tta(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
     ax=None, # axes to draw on
@@ -193,14 +208,14 @@ def plot_tta(
     corners = {rule: 100*(t[f'corners_{rule}'] - t.tta_mean.str[0]).values for rule in ('mean', 'max')}
     for (rule,a),x in zip(corners.items(), (4.85, 5.2)): ax.errorbar(x, a.mean(), yerr=half(a), fmt='s', capsize=3, label=f'corners and centre, {rule}')
     ax.axhline(0, color='k', lw=1)
-    ax.set_xlabel('passes over the images; 1 is the plain prediction'); ax.set_ylabel('points over the plain prediction'); ax.grid(alpha=.3); ax.legend(size=8)
+    ax.set_xlabel('passes over the images; 1 is the plain prediction'); ax.set_ylabel('points over the plain prediction'); ax.grid(alpha=.3); ax.legend(fontsize=8)
     k = min(4, gain['mean'].shape[1]-1)
     m,h = gain['mean'].mean(0)[k],half(gain['mean'])[k]
     told = f'{k} views {"gain" if m > 0 else "lose"} {abs(m):.1f} points' if len(t) == 1 or abs(m) > h else f'{k} views: no gain is sure ({m:+.1f} points)'
-    ax.set_title(f'{told}, for {k+1} times the work\n{_scale(t)}, {len(t)} trainings', size=10)
+    _title(ax, f'{told}, for {k+1} times the work', f'{_scale(t)}, {len(t)} trainings')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #b215efca
+# %% ../nbs/does_it_help.ipynb #d244f799
 def plot_noise(
     table:pd.DataFrame, # as from `study_table`, trainings of one length; those with no wrong labels are of any part
     kinds:tuple=('normalize', 'smooth'),
@@ -220,10 +235,10 @@ def plot_noise(
         g = gains(d, kinds[0]) if d.kind.nunique() > 1 else None
         if n and g is not None: told.append(f'{n}%: {100*g.gain.iloc[-1]:+.1f}' + ('' if g.low.iloc[-1] > 0 or g.high.iloc[-1] < 0 else ' (not sure)'))
     ax.set_xlabel('wrong labels, %'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend()
-    ax.set_title(f"{NAMES.get(kinds[1], kinds[1]).capitalize()} over {NAMES.get(kinds[0], kinds[0])}, points: {'; '.join(told)}\n{_scale(t)}", size=10)
+    _title(ax, f"{_upper(NAMES.get(kinds[1], kinds[1]))} over {NAMES.get(kinds[0], kinds[0])}, points: {'; '.join(told)}", _scale(t))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #e6b5718e
+# %% ../nbs/does_it_help.ipynb #a1b3273a
 def seed_std(
     table:pd.DataFrame, # as from `study_table`
 ) -> tuple: # standard deviation over seeds, pooled over all kinds of training; degrees of freedom
@@ -249,14 +264,15 @@ def plot_spread(
     ax.set_title(f'Seeds alone: std {100*std:.1f} points\n{df} degrees of freedom', size=10)
     x = np.geomspace(.5, 5, 12)
     ax2.plot(x, [runs_needed(100*std, d) for d in x], 'o-', ms=3)
-    ax2.set_xscale('log'); ax2.set_yscale('log'); ax2.set_xticks([.5, 1, 2, 5], ['0.5', '1', '2', '5']); ax2.xaxis.set_minor_locator(plt.NullLocator())
+    ax2.set_xscale('log'); ax2.set_yscale('log'); ax2.yaxis.set_minor_locator(plt.NullLocator())
+    ax2.set_yticks([2, 5, 10, 20, 50, 100, 200], ['2', '5', '10', '20', '50', '100', '200']); ax2.set_ylim(1.8, 1.2*runs_needed(100*std, x[0])); ax2.set_xticks([.5, 1, 2, 5], ['0.5', '1', '2', '5']); ax2.xaxis.set_minor_locator(plt.NullLocator())
     n = runs_needed(100*std, 1)
     ax2.axvline(1, color='0.6', lw=1); ax2.axhline(n, color='0.6', lw=1)
     ax2.set_xlabel('difference, points'); ax2.set_ylabel('runs of each'); ax2.grid(alpha=.3)
     ax2.set_title(f'One point needs {n} runs of each\nto be found four times in five', size=10)
     return ax,ax2
 
-# %% ../nbs/does_it_help.ipynb #9abcedf6
+# %% ../nbs/does_it_help.ipynb #0aaaaac5
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='normalize',
@@ -266,8 +282,34 @@ def use_it_when(
     def words(r): return f'{100*r.gain:+.1f}' + ('' if math.isnan(r.low) else f' ({100*r.low:+.1f} to {100*r.high:+.1f})')
     res = pd.DataFrame({f'{n} epochs': g.drop(baseline).apply(words, axis=1) for n,g in by.items()})
     secs = {n: t.groupby('kind').seconds.mean() for n,t in table[table.noise == 0].groupby('epochs') if n in by}
-    res['seconds'] = pd.DataFrame({n: s/s[baseline] for n,s in secs.items()}).mean(1).reindex(res.index).map('{:.2f} x'.format)
+    res['seconds'] = pd.DataFrame({n: s/s[baseline] for n,s in secs.items()}).mean(axis=1).reindex(res.index).map('{:.2f} x'.format)
     return res.rename(index=NAMES).fillna('not measured')
+
+# %% ../nbs/does_it_help.ipynb #5501049f
+def quote(
+    kind:str, # technique, such as 'mixup', or 'tta'
+    table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
+    baseline:str='normalize', # what it is compared with
+) -> str: # lines
+    "What a study found of one technique, with its scale, its seeds and where the numbers come from."
+    table = recorded() if table is None else table
+    lines = []
+    if kind == 'tta':
+        for (size,epochs),t in table[table.tta_mean.notna()].drop_duplicates('options').groupby(['size', 'epochs']):
+            gain = [100*(v[4] - v[0]) for v in t.tta_mean]
+            lines.append(f"{size} px, {epochs} epochs: plain {100*t.tta_mean.str[0].mean():.1f}%, 4 views {np.mean(gain):+.1f} points (each training: {', '.join(f'{g:+.1f}' for g in gain)}), "
+                         f"8 views {100*(t.tta_mean.str[-1] - t.tta_mean.str[0]).mean():+.1f}, corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
+    for part,p in table[table.noise == 0].groupby('part', sort=False):
+        if kind not in set(p.kind) or baseline not in set(p.kind): continue
+        g = gains(p, baseline)
+        if kind not in g.index: continue
+        r = g.loc[kind]
+        interval = 'one seed, so no interval' if math.isnan(r.low) else f'95% interval {100*r.low:+.1f} to {100*r.high:+.1f}, {r.seeds:.0f} seeds'
+        b = p[p.kind == baseline]
+        lines.append(f"{b['size'].iloc[0]} px, {b.epochs.iloc[0]} epochs: {NAMES.get(kind, kind)} {100*r['mean']:.1f}%, {NAMES.get(baseline, baseline)} "
+                     f"{100*g.loc[baseline, 'mean']:.1f}%: {100*r.gain:+.1f} points ({interval})")
+    if not lines: return f'{NAMES.get(kind, kind)}: not measured on photographs yet'
+    return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs ({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, {min(table.date)} to {max(table.date)}"])
 
 # %% ../nbs/does_it_help.ipynb #cf6d6137
 def not_measured(

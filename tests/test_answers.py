@@ -1,0 +1,193 @@
+"What is read from a study: differences, intervals, figures. Tables here are made up, and only here."
+import json, math, re
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings, strategies as st
+from scipy import stats
+
+from imagenette_course.answers import *
+from imagenette_course.dataset import BadInput
+from imagenette_course.study import find_plan, read_plan, read_study, training_key
+
+RESULTS = Path(__file__).parent.parent/'nbs/results'
+
+def made_up(plan='cpu', seed=0, keep=lambda r: True, noise=.006):
+    "Rows for a plan, with accuracies that are drawn."
+    rng, rows = np.random.default_rng(seed), []
+    for r in filter(keep, read_plan(find_plan(plan))):
+        o = r['options']
+        acc = .6 + .002*o.get('epochs', 8) - .002*o.get('noise', 0) - .05*('cutmix' in o) + rng.normal(0, noise)
+        views = [acc] + [acc + .01]*8 if r['views'] else None
+        rows.append(dict(options=training_key(o, r['seed']), seed=r['seed'], arch='xresnet18', size=o.get('size', 64), epochs=o.get('epochs', 8), bs=64, lr=.003, accuracy=acc,
+                         accuracies=[acc], seconds=100., wall_seconds=100., images_a_second=9., nll=1., ece=.1, pass_seconds=1., tta_mean=views, tta_max=views, corners_mean=acc,
+                         corners_max=acc, corner_seconds=5., train_images=9, data='made up', machine='a machine, x86_64 CPU, 1 threads', versions='none', date='2026-01-01'))
+    return study_table(read_plan(find_plan(plan)), pd.DataFrame(rows))
+
+def blocks(a, names=None):
+    "A table from accuracies (seeds, kinds)."
+    names = names or ['normalize', *(f'k{i}' for i in range(1, a.shape[1]))]
+    return pd.DataFrame([dict(kind=k, seed=s, accuracy=a[s,i]) for s in range(a.shape[0]) for i,k in enumerate(names)])
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close('all')
+
+# ---- differences
+
+@given(n=st.integers(2, 6), k=st.integers(2, 6), seed=st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_gains_against_least_squares(n, k, seed):
+    "The same from the linear model accuracy = kind + seed, solved as least squares."
+    a = np.random.default_rng(seed).normal(size=(n, k))
+    X = np.array([[float(i == j) for j in range(k)] + [float(s == t) for t in range(1, n)] for s in range(n) for i in range(k)])
+    beta, ss, rank, _ = np.linalg.lstsq(X, a.reshape(-1), rcond=None)
+    df = n*k - rank
+    s2 = ((X@beta - a.reshape(-1))**2).sum()/df
+    c = np.zeros(X.shape[1]); c[1], c[0] = 1, -1
+    half = stats.t.ppf(.975, df)*math.sqrt(s2*c@np.linalg.pinv(X.T@X)@c)
+    g = gains(blocks(a)).loc['k1']
+    assert g.gain == pytest.approx(beta[1] - beta[0], abs=1e-9) and g.high - g.gain == pytest.approx(half, rel=1e-6)
+
+def test_gains_of_two_kinds_are_the_paired_t_test():
+    a = np.random.default_rng(1).normal(size=(5, 2))
+    ci = stats.ttest_rel(a[:,1], a[:,0]).confidence_interval(.95)
+    g = gains(blocks(a)).loc['k1']
+    assert (g.low, g.high) == pytest.approx((ci.low, ci.high))
+
+def test_the_interval_holds_the_truth_in_95_of_100():
+    rng = np.random.default_rng(2)
+    held = []
+    for _ in range(600):
+        a = rng.normal(size=(3, 4)) + rng.normal(size=(3, 1)) + np.array([0, .5, 1, -1])
+        g = gains(blocks(a)).loc['k2']
+        held.append(g.low <= 1 <= g.high)
+    assert .92 <= np.mean(held) <= .98
+
+def test_one_seed_has_no_interval():
+    g = gains(blocks(np.array([[.5, .6, .7]])))
+    assert g.gain.tolist() == pytest.approx([0, .1, .2]) and g.low.iloc[1:].isna().all()
+
+def test_a_kind_without_all_seeds_is_left_out():
+    t = blocks(np.random.default_rng(0).normal(size=(3, 3)))
+    assert list(gains(t[~((t.kind == 'k2') & (t.seed == 1))]).index) == ['normalize', 'k1']
+    more = pd.concat([t, pd.DataFrame([dict(kind='k1', seed=9, accuracy=5.)])])
+    assert gains(more).seeds.iloc[0] == 3 and gains(more)['gain'].equals(gains(t)['gain'])
+
+@pytest.mark.parametrize('kinds', [['normalize'], ['mixup'], ['mixup', 'smooth']])
+def test_nothing_to_compare(kinds):
+    with pytest.raises(BadInput, match='there is nothing to compare'): gains(blocks(np.ones((2, len(kinds))), kinds))
+
+# ---- how many runs
+
+@pytest.mark.parametrize('d,n', [(.5, 64), (.8, 26), (1., 17), (2., 6)])
+def test_runs_needed_against_a_printed_table(d, n):
+    "Cohen 1988, table 2.4.1, for a two-sided level of 5% and a power of 80%."
+    assert abs(runs_needed(1, d) - n) <= (1 if n > 30 else 0)
+
+@given(std=st.floats(.1, 5), d=st.floats(.2, 5))
+@settings(max_examples=40, deadline=None)
+def test_larger_differences_need_fewer_runs(std, d):
+    assert 2 <= runs_needed(std, 2*d) <= runs_needed(std, d)
+    assert runs_needed(std, d) == runs_needed(3*std, 3*d) and runs_needed(std, d, .9) >= runs_needed(std, d)
+
+@pytest.mark.parametrize('bad', [dict(std=0), dict(difference=0), dict(std=-1), dict(difference=float('nan')), dict(power=1.)])
+def test_runs_that_are_never_enough(bad):
+    with pytest.raises(BadInput): runs_needed(**{**dict(std=1, difference=1), **bad})
+
+def test_seed_std():
+    t = made_up(noise=.01)
+    std, df = seed_std(t)
+    t = t.drop_duplicates('options')
+    assert df == len(t) - t.groupby(['kind', 'size', 'epochs', 'noise']).ngroups
+    assert .007 < std < .013
+    assert math.isnan(seed_std(t[t.seed == 42])[0])
+
+# ---- the frontier
+
+@given(st.lists(st.tuples(st.floats(1, 1e4), st.floats(0, 1)), min_size=1, max_size=12))
+def test_the_frontier(points):
+    p = pd.DataFrame(points, columns=['seconds', 'accuracy'])
+    best = frontier(p, within=0)
+    for q in p.itertuples(): assert ((best.seconds <= q.seconds) & (best.accuracy >= q.accuracy)).any()
+    assert best.accuracy.is_monotonic_increasing and best.seconds.is_monotonic_increasing
+    assert p.accuracy.max() == best.accuracy.max() and len(frontier(p)) <= len(best)
+
+# ---- tables
+
+def test_a_table_holds_what_was_made():
+    plan = read_plan(find_plan('cpu'))
+    t = made_up(keep=lambda r: r['part'] == 'ladder')
+    assert {'ladder', 'longer'} - set(t.part) == {'longer'} and len(t[t.part == 'ladder']) == 18
+    open_ = not_measured(plan, t)
+    assert 'ladder' not in open_.index.get_level_values(0) and open_.planned.sum() - open_.made.sum() == len(plan) - len(t)
+    assert not_measured(plan, pd.DataFrame()).planned.sum() == len(plan)
+    assert len(not_measured(plan, made_up())) == 0
+
+def test_the_command_of_a_row():
+    assert train_command(dict(options='{"epochs": 5, "no_normalize": true, "mixup": 0.4, "seed": 42}')) == 'imagenette_train --epochs 5 --no_normalize --mixup 0.4 --seed 42'
+
+def test_use_it_when():
+    t = made_up()
+    res = use_it_when(t[t.part.isin(['ladder', 'longer'])])
+    assert list(res) == ['5 epochs', '15 epochs', 'seconds'] and res.loc['CutMix', '15 epochs'] == 'not measured'
+    assert re.match(r'-\d\.\d \(-\d\.\d to -\d\.\d\)', res.loc['CutMix', '5 epochs']) and res.loc['mixup', 'seconds'] == '1.00 x'
+
+@pytest.mark.parametrize('kind', ['nothing', 'smooth', 'mixup', 'both', 'cutmix', 'tta', 'growing'])
+def test_quotes(kind):
+    text = quote(kind, made_up(), 'fixed' if kind == 'growing' else 'normalize')
+    assert 'points (' in text and 'made up' in text and 'x86_64 CPU' in text and '2026-01-01' in text
+    assert quote(kind, made_up(keep=lambda r: r['part'] == 'noise' and r['kind'] == 'normalize'), 'normalize').endswith('not measured on photographs yet')
+
+def test_a_quote_of_one_seed():
+    t = made_up(); t = t[t.seed == 42]
+    assert 'one seed, so no interval' in quote('mixup', t)
+
+# ---- figures
+
+@pytest.mark.parametrize('seeds', [[42], [42, 43]])
+def test_figures(seeds):
+    t = made_up(); t = t[t.seed.isin(seeds)]
+    both = t[t.part.isin(['ladder', 'longer'])]
+    ax = plot_ladder(t[t.part == 'ladder'])
+    assert [o.get_text() for o in ax.get_yticklabels()] == ['no normalization', 'label smoothing', 'mixup', 'smoothing and mixup', 'CutMix']
+    assert ('One seed' in ax.get_title()) == (len(seeds) == 1) and '32 px, 5 epochs' in ax.get_title()
+    assert 'within 15 epochs' in plot_crossover(both).get_title()
+    assert 'minutes' in plot_frontier(t).get_title()
+    assert '4 views gain 1.0 points, for 5 times the work' in plot_tta(t).get_title()
+    assert '50%' in plot_noise(t[t.part.isin(['ladder', 'noise'])]).get_title()
+    if len(seeds) > 1: assert 'One point needs' in plot_spread(t)[1].get_title()
+    else:
+        with pytest.raises(BadInput, match='no two trainings'): plot_spread(t)
+
+def test_titles_say_what_the_intervals_say():
+    t = made_up(noise=.0005)
+    assert 'CutMix loses 5.' in plot_ladder(t[t.part == 'ladder']).get_title()
+    t.loc[t.kind.isin(['mixup']) & (t.epochs == 15), 'accuracy'] += .03
+    assert plot_crossover(t[t.part.isin(['ladder', 'longer'])]).get_title().startswith('Mixup surely pays within 15 epochs')
+
+def test_figures_of_what_was_not_measured():
+    t = made_up(keep=lambda r: r['part'] == 'noise')
+    with pytest.raises(BadInput, match='with wrong labels'): plot_noise(t[t.noise == 5])
+    t['tta_mean'] = None
+    with pytest.raises(BadInput, match='with views'): plot_tta(t)
+
+# ---- what is recorded
+
+@pytest.mark.parametrize('file', sorted(RESULTS.glob('*.csv')), ids=lambda f: f'results_{f.stem}')
+def test_recorded_rows_can_be_believed(file):
+    "Each is of the plan, whole, and consistent with itself."
+    rows = read_study(file)
+    assert len(rows) and rows.options.is_unique
+    planned = {training_key(r['options'], r['seed']) for r in read_plan(find_plan(file.stem))}
+    assert set(rows.options) <= planned
+    for r in rows.itertuples():
+        assert json.loads(r.options)['seed'] == r.seed and len(r.accuracies) == r.epochs and r.accuracies[-1] == pytest.approx(r.accuracy, abs=1e-5)
+        assert 0 < r.accuracy < 1 and 0 <= r.ece <= 1 and r.nll > 0 and r.seconds > 0 and r.data.endswith('9469 + 3925 images')
+        assert round(r.accuracy*3925) == pytest.approx(r.accuracy*3925, abs=1e-3) # a whole number of validation images
+        if isinstance(r.tta_mean, list): assert r.tta_mean[0] == pytest.approx(r.accuracy, abs=2/3925)
+    assert (Path(file).parent/'README.md').read_text().count(file.name) >= 1
