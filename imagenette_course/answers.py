@@ -83,7 +83,7 @@ def runs_needed(
     while found(n) < power: n += max(1, n//50)
     return n
 
-# %% ../nbs/does_it_help.ipynb #be20de3d
+# %% ../nbs/does_it_help.ipynb #b6f38ba3
 NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup', both='smoothing and mixup', cutmix='CutMix',
              fixed='one size', growing='growing images')
 
@@ -123,7 +123,7 @@ def plot_ladder(
     ax.axvline(0, color='k', lw=1)
     ax.set_yticks(range(len(kinds)), [NAMES.get(k, k) for k in kinds]); ax.set_ylim(len(kinds) - .5, -.5)
     ax.set_xlabel(f'points over "{NAMES.get(baseline, baseline)}", {100*g.loc[baseline, "mean"]:.1f}%'); ax.grid(axis='x', alpha=.3)
-    _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.iloc[0])} seed{"s"*(g.seeds.iloc[0] > 1)}')
+    _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.iloc[0])} seed{"s" if g.seeds.iloc[0] > 1 else ""}')
     return ax
 
 # %% ../nbs/does_it_help.ipynb #78522c04
@@ -285,7 +285,7 @@ def use_it_when(
     res['seconds'] = pd.DataFrame({n: s/s[baseline] for n,s in secs.items()}).mean(axis=1).reindex(res.index).map('{:.2f} x'.format)
     return res.rename(index=NAMES).fillna('not measured')
 
-# %% ../nbs/does_it_help.ipynb #5501049f
+# %% ../nbs/does_it_help.ipynb #0d953814
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
@@ -299,15 +299,15 @@ def quote(
             gain = [100*(v[4] - v[0]) for v in t.tta_mean]
             lines.append(f"{size} px, {epochs} epochs: plain {100*t.tta_mean.str[0].mean():.1f}%, 4 views {np.mean(gain):+.1f} points (each training: {', '.join(f'{g:+.1f}' for g in gain)}), "
                          f"8 views {100*(t.tta_mean.str[-1] - t.tta_mean.str[0]).mean():+.1f}, corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
-    for part,p in table[table.noise == 0].groupby('part', sort=False):
-        if kind not in set(p.kind) or baseline not in set(p.kind): continue
+    for (part,noise,epochs),p in table.groupby(['part', 'noise', 'epochs'] if baseline == 'normalize' else ['part', 'noise', 'size'], sort=False):
+        if not {kind, baseline} <= set(p.kind): continue
         g = gains(p, baseline)
         if kind not in g.index: continue
         r = g.loc[kind]
         interval = 'one seed, so no interval' if math.isnan(r.low) else f'95% interval {100*r.low:+.1f} to {100*r.high:+.1f}, {r.seeds:.0f} seeds'
-        b = p[p.kind == baseline]
-        lines.append(f"{b['size'].iloc[0]} px, {b.epochs.iloc[0]} epochs: {NAMES.get(kind, kind)} {100*r['mean']:.1f}%, {NAMES.get(baseline, baseline)} "
-                     f"{100*g.loc[baseline, 'mean']:.1f}%: {100*r.gain:+.1f} points ({interval})")
+        b = p[p.kind == baseline].iloc[0]
+        lines.append(f"{b['size']} px, {b.epochs} epochs{f', {noise}% of the labels wrong' if noise else ''}: {NAMES.get(kind, kind)} {100*r['mean']:.1f}%, "
+                     f"{NAMES.get(baseline, baseline)} {100*g.loc[baseline, 'mean']:.1f}%: {100*r.gain:+.1f} points ({interval})")
     if not lines: return f'{NAMES.get(kind, kind)}: not measured on photographs yet'
     return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs ({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, {min(table.date)} to {max(table.date)}"])
 
