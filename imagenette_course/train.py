@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'TECHNIQUES', 'OPTS', 'NOT_OPTIONS', 'make_out', 'history_csv', 'WriteHistory', 'check_options',
-           'check_training', 'train', 'OutOfMemory', 'peak_memory', 'png', 'trained_learner', 'in_one_line',
-           'imagenette_train', 'option_types', 'option_defaults']
+           'check_training', 'train', 'OutOfMemory', 'peak_memory', 'png', 'in_one_line', 'imagenette_train',
+           'option_types', 'option_defaults', 'trained_learner']
 
 # %% ../nbs/train.ipynb #b0c1c5e9
 import gc, inspect, io, itertools, os, time
@@ -508,24 +508,6 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
     if o.tensorboard: print(f'tensorboard --logdir {o.out}/tensorboard shows the curves')
     return summary
 
-# %% ../nbs/train.ipynb #5acd1c61
-def trained_learner(
-    out:Path, # folder of a finished run
-    seed:int=None, # which of its runs; None: the first
-) -> Learner: # with the data, the network and the loss of the run; nothing else that it was trained with
-    "The learner of a finished run. Raises BadInput or OSError when its data or its results are not there any more."
-    out = Path(out).expanduser()
-    if not (out/'summary.json').exists(): raise BadInput(f'{out} holds no finished run of imagenette_train')
-    defaults = option_defaults()
-    o = AttrDict({**defaults, **read_options(out/'options.toml', option_types())})
-    path = imagenette(o.data)
-    files,_ = _choose_files(path, o)
-    _fill_in(o, path, files)
-    seed = ifnone(seed, o.seed)
-    model = load_model(out/_model_name(o, seed)).model
-    make = get_learner if o.book else fast_learner
-    return make(_loaders(o, path, files), lambda n_out: model, loss_func=first(_chosen(o, 'smooth')), seed=seed)
-
 # %% ../nbs/train.ipynb #6eff22bd
 def _one_line(e):
     "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
@@ -638,3 +620,21 @@ def main():
 # %% ../nbs/train.ipynb #15ca96f0
 #| eval: false
 if __name__ == '__main__' and not IN_NOTEBOOK: main()
+
+# %% ../nbs/train.ipynb #5acd1c61
+def trained_learner(
+    out:Path, # folder of a finished run
+    seed:int=None, # which of its runs; None: the first
+) -> Learner: # with the data, the network and the loss of the run; nothing else that it was trained with
+    "The learner of a finished run. Raises BadInput or OSError when its data or its results are not there any more."
+    out = Path(out).expanduser()
+    if not (out/'summary.json').exists(): raise BadInput(f'{out} holds no finished run of imagenette_train')
+    defaults = option_defaults()
+    o = AttrDict({**defaults, **read_options(out/'options.toml', option_types())})
+    path = imagenette(o.data)
+    files,_ = _choose_files(path, o)
+    _fill_in(o, path, files)
+    seed = ifnone(seed, o.seed)
+    model = load_model(out/_model_name(o, seed)).model
+    make = get_learner if o.book else fast_learner
+    return make(_loaders(o, path, files), lambda n_out: model, loss_func=first(_chosen(o, 'smooth')), seed=seed)
