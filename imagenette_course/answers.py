@@ -14,15 +14,17 @@ from .dataset import BadInput, check_range
 from .study import find_plan, read_plan, read_study, training_key
 from fastai.vision.all import *
 
-# %% ../nbs/does_it_help.ipynb #ccc73a90
+# %% ../nbs/does_it_help.ipynb #e6acfbec
 def study_table(
     plan:list, # of trainings, as from `read_plan`
     rows:pd.DataFrame, # as from `read_study`
 ) -> pd.DataFrame: # a row for each training that was made: part, kind, noise (percent), and the columns of `rows`
-    "The recorded rows of a plan, with the names that the plan gives them. A training of two parts is in both."
+    "The recorded rows of a plan, with the names that the plan gives them. A training of two parts is in both. Raises BadInput for a table of another plan."
     rows = {row['options']: row for row in rows.to_dict('records')}
     made = [(r, rows.get(training_key(r['options'], r['seed']))) for r in plan]
-    return pd.DataFrame([dict(part=r['part'], kind=r['kind'], noise=r['options'].get('noise', 0), **row) for r,row in made if row])
+    res = pd.DataFrame([dict(part=r['part'], kind=r['kind'], noise=r['options'].get('noise', 0), **row) for r,row in made if row])
+    if res.empty: raise BadInput('no training of this plan is in the table')
+    return res
 
 def recorded(
     plan:str='cpu', # name of a plan in the package
@@ -39,36 +41,45 @@ def provenance(
     return table.groupby('part', sort=False).agg(trainings=('options', 'size'), epochs=('epochs', each), px=('size', each), seeds=('seed', each), data=('data', each),
                                                  machine=('machine', each), versions=('versions', each), dates=('date', each))
 
-# %% ../nbs/does_it_help.ipynb #d7bc2e24
+# %% ../nbs/does_it_help.ipynb #7157517d
 def train_command(
     row, # a row of the table
 ) -> str: # a shell command
     "The command that makes a training of the study again."
     options = json.loads(row['options'])
-    return ' '.join(['imagenette_train', *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
+    return ' '.join(['imagenette_train --data FOLDER', *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
 
-# %% ../nbs/does_it_help.ipynb #9ef20323
-def _blocks(table, baseline, value='accuracy'):
-    "Values by seed (rows) and kind (columns), for the seeds of the baseline and the kinds that have all of them."
-    a = table.pivot_table(index='seed', columns='kind', values=value, sort=False)
-    if baseline in a: a = a[a[baseline].notna()].dropna(axis=1)
-    if baseline not in a or a.shape[1] < 2: raise BadInput(f"there is nothing to compare: {baseline} and another kind with the same seeds are needed, and there are {', '.join(a) or 'none'}")
-    return a
+# %% ../nbs/does_it_help.ipynb #26ca250a
+def _cells(table, baseline, value='accuracy'):
+    "The rows of a comparison: one for each kind and seed."
+    t = table[['kind', 'seed', value]]
+    if t.duplicated(['kind', 'seed']).any(): raise BadInput('the table has several trainings of one kind and seed: compare one size and one length of training at a time')
+    if baseline not in set(t.kind) or t.kind.nunique() < 2: raise BadInput(f"there is nothing to compare: {baseline} and another kind are needed, and there are {', '.join(dict.fromkeys(t.kind)) or 'none'}")
+    return t
 
 def gains(
-    table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one length of training
+    table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one size and length of training
     baseline:str='normalize', # kind that the others are compared with
     value:str='accuracy',
-) -> pd.DataFrame: # by kind: mean, gain over the baseline, low and high end of its 95% interval (NaN with one seed), seeds
-    """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block design). A kind
-    that lacks a seed of the baseline is left out. Raises BadInput without the baseline, or a second kind."""
-    a = _blocks(table, baseline, value)
-    (n,k),d = a.shape, a.sub(a[baseline], axis=0).mean()
-    rest = a.sub(a.mean(axis=1), axis=0) - a.mean() + a.values.mean()
-    df = (k-1)*(n-1)
-    half = stats.t.ppf(.975, df)*math.sqrt(2/n*(rest.values**2).sum()/df) if df else math.nan
-    half = pd.Series(half, d.index).mask(d.index == baseline, 0)
-    return pd.DataFrame(dict(mean=a.mean(), gain=d, low=d - half, high=d + half, seeds=n))
+) -> pd.DataFrame: # by kind: mean, gain over the baseline, low and high end of its 95% interval (NaN where nothing tells chance), seeds
+    """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block design), by least
+    squares: kinds may lack seeds. A kind that shares no seed with the others is left out. Raises BadInput without the baseline or
+    a second kind, and for several trainings of one kind and seed."""
+    t = _cells(table, baseline, value)
+    kinds,seeds = list(dict.fromkeys(t.kind)),sorted(set(t.seed))
+    X = np.array([[r.kind == k for k in kinds] + [r.seed == s for s in seeds] for r in t.itertuples()], dtype=float)
+    inverse = np.linalg.pinv(X.T@X)
+    beta = inverse@X.T@t[value].values
+    df = len(t) - np.linalg.matrix_rank(X)
+    var = ((t[value].values - X@beta)**2).sum()/df if df else math.nan
+    rows = {}
+    for i,k in enumerate(kinds):
+        c = np.zeros(X.shape[1]); c[i] += 1; c[kinds.index(baseline)] -= 1
+        if not np.allclose(inverse@(X.T@X)@c, c): continue # no seed ties it to the baseline
+        half = 0. if k == baseline else stats.t.ppf(.975, df)*math.sqrt(var*c@inverse@c) if df else math.nan
+        own = t[t.kind == k][value]
+        rows[k] = dict(mean=own.mean(), gain=c@beta, low=c@beta - half, high=c@beta + half, seeds=len(own))
+    return pd.DataFrame.from_dict(rows, orient='index')
 
 def runs_needed(
     std:float, # standard deviation of the accuracy over seeds
@@ -83,7 +94,7 @@ def runs_needed(
     while found(n) < power: n += max(1, n//50)
     return n
 
-# %% ../nbs/does_it_help.ipynb #b6f38ba3
+# %% ../nbs/does_it_help.ipynb #aec33b3e
 NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup', both='smoothing and mixup', cutmix='CutMix',
              fixed='one size', growing='growing images')
 
@@ -91,10 +102,12 @@ def _upper(text): return text[:1].upper() + text[1:]
 
 def _sure(g): return g[(g.low > 0) | (g.high < 0)]
 
+def _few(g): return g.low.isna().any()
+
 def _told(g):
     "What the intervals say, as a title."
     sure = _sure(g)
-    if g.seeds.iloc[0] == 1: return 'One seed: no difference can be told from chance'
+    if _few(g): return 'One seed: no difference can be told from chance'
     if sure.empty: return 'No difference can be told from chance'
     return _upper('; '.join(f'{NAMES.get(k, k)} {"gains" if r.gain > 0 else "loses"} {abs(r.gain)*100:.1f} points' for k,r in sure.iterrows()))
 
@@ -113,7 +126,7 @@ def plot_ladder(
     "Gains of each kind over the baseline: a dot for each seed, the mean, its 95% interval."
     ax = ifnone(ax, plt.subplots(figsize=(7, 3.4), layout='constrained')[1])
     g = gains(table, baseline)
-    a = _blocks(table, baseline)
+    a = table.pivot(index='seed', columns='kind', values='accuracy')
     kinds = [k for k in g.index if k != baseline]
     for y,k in enumerate(kinds):
         ax.scatter(100*(a[k] - a[baseline]), [y]*len(a), s=14, color='0.6', zorder=2)
@@ -123,15 +136,15 @@ def plot_ladder(
     ax.axvline(0, color='k', lw=1)
     ax.set_yticks(range(len(kinds)), [NAMES.get(k, k) for k in kinds]); ax.set_ylim(len(kinds) - .5, -.5)
     ax.set_xlabel(f'points over "{NAMES.get(baseline, baseline)}", {100*g.loc[baseline, "mean"]:.1f}%'); ax.grid(axis='x', alpha=.3)
-    _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.iloc[0])} seed{"s" if g.seeds.iloc[0] > 1 else ""}')
+    _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.max())} seed{"s" if g.seeds.max() > 1 else ""}')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #78522c04
+# %% ../nbs/does_it_help.ipynb #2fccece1
 def _longer(table, baseline):
     "Gains at each number of epochs that has a baseline and another kind."
     res = {}
     for n,t in table.groupby('epochs'):
-        if baseline in set(t.kind) and t.kind.nunique() > 1: res[n] = gains(t.drop_duplicates(['kind', 'seed']), baseline)
+        if baseline in set(t.kind) and t.kind.nunique() > 1: res[n] = gains(t, baseline)
     return res
 
 def plot_crossover(
@@ -142,7 +155,8 @@ def plot_crossover(
 ):
     "Gain over the baseline against the epochs, with 95% intervals."
     ax = ifnone(ax, plt.subplots(figsize=(7, 3.6), layout='constrained')[1])
-    by = _longer(table, baseline)
+    by = {n: g for n,g in _longer(table, baseline).items() if set(kinds) & set(g.index)}
+    if not by: raise BadInput(f"none of {', '.join(kinds)} was trained as long as {baseline}")
     pays = []
     for i,k in enumerate(kinds):
         at = [n for n in by if k in by[n].index]
@@ -155,11 +169,12 @@ def plot_crossover(
     ax.set_xscale('log'); ax.set_xticks(list(by), [str(n) for n in by]); ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.set_xlabel('epochs'); ax.set_ylabel(f'points over "{NAMES.get(baseline, baseline)}"'); ax.grid(alpha=.3); ax.legend()
     last = max(by)
-    found = f"{_upper(' and '.join(pays))} surely {'pays' if len(pays) == 1 else 'pay'}" if pays else 'None of them surely pays'
+    if _few(by[last]): pays = []
+    found = f"{_upper(' and '.join(pays))} surely {'pays' if len(pays) == 1 else 'pay'}" if pays else 'One seed: no gain can be told from chance' if _few(by[last]) else 'None of them surely pays'
     _title(ax, f'{found} within {last} epochs', _scale(table))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #87c14a85
+# %% ../nbs/does_it_help.ipynb #950fa4e9
 BOOK = [(5*63, .825, 'baseline'), (4*63*(128/224)**2 + 6*63, .863, 'growing images')] # seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
 
 def frontier(
@@ -188,7 +203,7 @@ def plot_frontier(
     ax.set_xticks([x for x in (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if low <= x <= high])
     ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
     r = best.iloc[-1]
-    _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes: {NAMES.get(r.kind, r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
+    _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes of computing: {NAMES.get(r.kind, r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
     return ax
 
 # %% ../nbs/does_it_help.ipynb #f4cfb39d
@@ -238,7 +253,7 @@ def plot_noise(
     _title(ax, f"{_upper(NAMES.get(kinds[1], kinds[1]))} over {NAMES.get(kinds[0], kinds[0])}, points: {'; '.join(told)}", _scale(t))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #a1b3273a
+# %% ../nbs/does_it_help.ipynb #aae973d9
 def seed_std(
     table:pd.DataFrame, # as from `study_table`
 ) -> tuple: # standard deviation over seeds, pooled over all kinds of training; degrees of freedom
@@ -257,7 +272,7 @@ def plot_spread(
     by = t.groupby(['kind', 'size', 'epochs', 'noise'])
     t = t[by.accuracy.transform('size') > 1]
     std,df = seed_std(table)
-    if not df: raise BadInput('the table has no two trainings that differ in their seed alone')
+    if df < 4 or not std: raise BadInput(f'{df} degrees of freedom are too few to tell how far seeds lie apart: 4 are needed')
     away = 100*(t.accuracy - by.accuracy.transform('mean')[t.index])
     ax.hist(away, bins=np.arange(-2.25, 2.5, .25) if away.abs().max() < 2.25 else 15, color='C0', alpha=.8)
     ax.set_xlabel('points from the mean of its kind'); ax.set_ylabel('trainings')
@@ -272,12 +287,12 @@ def plot_spread(
     ax2.set_title(f'One point needs {n} runs of each\nto be found four times in five', size=10)
     return ax,ax2
 
-# %% ../nbs/does_it_help.ipynb #0aaaaac5
+# %% ../nbs/does_it_help.ipynb #44a4318b
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='normalize',
 ) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each length of training, and the seconds by those of the baseline
-    "What the study found of each technique, in one table."
+    "What the study found of each technique, in one table; seconds are means over the lengths."
     by = _longer(table[table.noise == 0], baseline)
     def words(r): return f'{100*r.gain:+.1f}' + ('' if math.isnan(r.low) else f' ({100*r.low:+.1f} to {100*r.high:+.1f})')
     res = pd.DataFrame({f'{n} epochs': g.drop(baseline).apply(words, axis=1) for n,g in by.items()})
@@ -285,7 +300,7 @@ def use_it_when(
     res['seconds'] = pd.DataFrame({n: s/s[baseline] for n,s in secs.items()}).mean(axis=1).reindex(res.index).map('{:.2f} x'.format)
     return res.rename(index=NAMES).fillna('not measured')
 
-# %% ../nbs/does_it_help.ipynb #0d953814
+# %% ../nbs/does_it_help.ipynb #6058693e
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
@@ -296,9 +311,10 @@ def quote(
     lines = []
     if kind == 'tta':
         for (size,epochs),t in table[table.tta_mean.notna()].drop_duplicates('options').groupby(['size', 'epochs']):
-            gain = [100*(v[4] - v[0]) for v in t.tta_mean]
-            lines.append(f"{size} px, {epochs} epochs: plain {100*t.tta_mean.str[0].mean():.1f}%, 4 views {np.mean(gain):+.1f} points (each training: {', '.join(f'{g:+.1f}' for g in gain)}), "
-                         f"8 views {100*(t.tta_mean.str[-1] - t.tta_mean.str[0]).mean():+.1f}, corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
+            k = min(4, len(t.tta_mean.iloc[0]) - 1)
+            gain = [100*(v[k] - v[0]) for v in t.tta_mean]
+            lines.append(f"{size} px, {epochs} epochs: plain {100*t.tta_mean.str[0].mean():.1f}%, {k} views {np.mean(gain):+.1f} points (each training: {', '.join(f'{g:+.1f}' for g in gain)}), "
+                         f"{len(t.tta_mean.iloc[0])-1} views {100*(t.tta_mean.str[-1] - t.tta_mean.str[0]).mean():+.1f}, corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
     for (part,noise,epochs),p in table.groupby(['part', 'noise', 'epochs'] if baseline == 'normalize' else ['part', 'noise', 'size'], sort=False):
         if not {kind, baseline} <= set(p.kind): continue
         g = gains(p, baseline)
@@ -309,7 +325,7 @@ def quote(
         lines.append(f"{b['size']} px, {b.epochs} epochs{f', {noise}% of the labels wrong' if noise else ''}: {NAMES.get(kind, kind)} {100*r['mean']:.1f}%, "
                      f"{NAMES.get(baseline, baseline)} {100*g.loc[baseline, 'mean']:.1f}%: {100*r.gain:+.1f} points ({interval})")
     if not lines: return f'{NAMES.get(kind, kind)}: not measured on photographs yet'
-    return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs ({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, {min(table.date)} to {max(table.date)}"])
+    return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs ({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, {' to '.join(sorted({min(table.date), max(table.date)}))}"])
 
 # %% ../nbs/does_it_help.ipynb #cf6d6137
 def not_measured(

@@ -7,8 +7,8 @@ __all__ = ['STUDY', 'RESERVED', 'PLANS', 'LISTS', 'COLUMNS', 'expand_plan', 'rea
            'clock_seconds', 'Seconds', 'measure_model', 'study_row', 'read_study', 'epoch_costs', 'run_study',
            'imagenette_study', 'main']
 
-# %% ../nbs/study.ipynb #87eff3ac
-import hashlib, itertools, shutil, time, tomllib
+# %% ../nbs/study.ipynb #cdd56edf
+import hashlib, io, itertools, shutil, time, tomllib
 from collections import Counter
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -47,7 +47,7 @@ def expand_plan(
                 if i < c['runs']: res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
     return res
 
-# %% ../nbs/study.ipynb #76d6fe5a
+# %% ../nbs/study.ipynb #1d18488b
 RESERVED = ('out', 'force', 'resume', 'tensorboard', 'book', 'tta') # what the study says itself, or measures
 
 def _check_shape(file, plan):
@@ -83,6 +83,8 @@ def read_plan(
     for run in runs:
         try: _check_run(run)
         except BadInput as e: raise BadInput(f"{file}, part {run['part']}, kind {run['kind']}: {e}") from e
+    data = list(dict.fromkeys(r['options'].get('data') for r in runs))
+    if len(data) > 1: raise BadInput(f'{file} has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
     if not runs: raise BadInput(f'{file} plans no training: runs must be 1 or more')
     return runs
 
@@ -107,7 +109,7 @@ def training_key(
     own = {k: types[k](v) for k,v in options.items() if k != 'data' and v is not None}
     return json.dumps({**{k: v for k,v in sorted(own.items()) if v != usual[k]}, 'seed': seed})
 
-# %% ../nbs/study.ipynb #2b8ea337
+# %% ../nbs/study.ipynb #57196e09
 def clock_seconds(
     device:torch.device,
 ) -> float: # seconds since some moment
@@ -118,7 +120,7 @@ def clock_seconds(
 
 class Seconds(Callback):
     "Writes the seconds of each epoch, by `clock_seconds`, beside the checkpoint, so that a run that is resumed has them all."
-    order = RecordRun.order + 2
+    order = RecordRun.order + .5 # before the checkpoint: what that holds is timed
     def __init__(self,
         file:Path, # JSON: seconds of each epoch
         after_epoch, # function of the number of epochs that are done
@@ -216,7 +218,7 @@ def _csv(rows):
 COLUMNS = ['options', 'seed', 'arch', 'size', 'epochs', 'bs', 'lr', 'accuracy', 'accuracies', 'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece',
            'pass_seconds', 'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds', 'train_images', 'data', 'machine', 'versions', 'date']
 
-# %% ../nbs/study.ipynb #10ce6ec3
+# %% ../nbs/study.ipynb #99402a09
 def epoch_costs(
     options:dict, # of `imagenette_train`, by name
 ) -> list: # of floats, one for each epoch
@@ -231,28 +233,33 @@ def _words(run): return ', '.join(dict.fromkeys([run['part'], run['kind'], *(f'{
 
 class _Progress:
     "A bar over all that is left to train, with the time left; in a file or a pipe one line for each training."
+    steps = 1000
     def __init__(self, runs):
         self.runs,self.costs,self.out = runs,[epoch_costs(r['options']) for r in runs],sys.stdout # before it is redirected
         self.total = sum(map(sum, self.costs))
-        self.bar = progress_bar(range(100)) if show_bar() and runs else None
-        self.show(0, 0)
+        self.bar = progress_bar(range(self.steps)) if show_bar() and runs else None
+        self._move(0)
+    def _move(self, i):
+        if self.bar:
+            with redirect_stdout(self.out): self.bar.update(i)
     def show(self, i, epochs):
         "Shows that of training `i`, counted from 0, `epochs` are done."
-        if self.bar:
-            done = sum(map(sum, self.costs[:i])) + sum(self.costs[i][:epochs])
-            with redirect_stdout(self.out): self.bar.update(int(100*done/self.total))
+        done = sum(map(sum, self.costs[:i])) + sum(self.costs[i][:epochs])
+        self._move(min(max(1, int(self.steps*done/self.total)), self.steps - 1)) # a bar at 0 begins anew, one at its end has ended
     def say(self, i, row):
         "Tells what came of training `i`."
         text = f"{i+1} of {len(self.runs)}: {_words(self.runs[i])}: accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s"
         if self.bar: self.bar.comment = text
         else: print(text, flush=True)
+        self._move(int(self.steps*sum(map(sum, self.costs[:i+1]))/self.total))
 
-# %% ../nbs/study.ipynb #d6683aa9
+# %% ../nbs/study.ipynb #e281f844
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
     summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False, cbs=[Seconds(folder/'seconds.json', tell)])
     history = pd.read_csv(folder/'history.csv').to_dict('records')
-    return study_row(run, summary, history, json.loads((folder/'seconds.json').read_text()), measure_model(trained_learner(folder), run['views']))
+    with redirect_stdout(io.StringIO()): learn = trained_learner(folder)
+    return study_row(run, summary, history, json.loads((folder/'seconds.json').read_text()), measure_model(learn, run['views']))
 
 def _folder(out, run): return out/f"run-{hashlib.md5(training_key(run['options'], run['seed']).encode()).hexdigest()[:12]}"
 

@@ -637,4 +637,6 @@ def trained_learner(
     seed = ifnone(seed, o.seed)
     model = load_model(out/_model_name(o, seed)).model
     make = get_learner if o.book else fast_learner
-    return make(_loaders(o, path, files), lambda n_out: model, loss_func=first(_chosen(o, 'smooth')), seed=seed)
+    learn = make(_loaders(o, path, files), lambda n_out: model, loss_func=first(_chosen(o, 'smooth')), seed=seed)
+    learn.model.to(learn.dls.device)
+    return learn
