@@ -49,7 +49,7 @@ def train_command(
     options = json.loads(row['options'])
     return ' '.join(['imagenette_train --data FOLDER', *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
 
-# %% ../nbs/does_it_help.ipynb #26ca250a
+# %% ../nbs/does_it_help.ipynb #25f08de2
 def _cells(table, baseline, value='accuracy'):
     "The rows of a comparison: one for each kind and seed."
     t = table[['kind', 'seed', value]]
@@ -60,7 +60,7 @@ def _cells(table, baseline, value='accuracy'):
 def gains(
     table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one size and length of training
     baseline:str='normalize', # kind that the others are compared with
-    value:str='accuracy',
+    value:str='accuracy', # column
 ) -> pd.DataFrame: # by kind: mean, gain over the baseline, low and high end of its 95% interval (NaN where nothing tells chance), seeds
     """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block design), by least
     squares: kinds may lack seeds. A kind that shares no seed with the others is left out. Raises BadInput without the baseline or
@@ -139,7 +139,7 @@ def plot_ladder(
     _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.max())} seed{"s" if g.seeds.max() > 1 else ""}')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #2fccece1
+# %% ../nbs/does_it_help.ipynb #44ca7188
 def _longer(table, baseline):
     "Gains at each number of epochs that has a baseline and another kind."
     res = {}
@@ -150,7 +150,7 @@ def _longer(table, baseline):
 def plot_crossover(
     table:pd.DataFrame, # parts of a study that differ in their epochs
     baseline:str='normalize', # kind that the others are compared with
-    kinds:tuple=('smooth', 'mixup', 'both'),
+    kinds:tuple=('smooth', 'mixup', 'both'), # to be drawn
     ax=None, # axes to draw on
 ):
     "Gain over the baseline against the epochs, with 95% intervals."
@@ -230,10 +230,10 @@ def plot_tta(
     _title(ax, f'{told}, for {k+1} times the work', f'{_scale(t)}, {len(t)} trainings')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #d244f799
+# %% ../nbs/does_it_help.ipynb #21f43e05
 def plot_noise(
     table:pd.DataFrame, # as from `study_table`, trainings of one length; those with no wrong labels are of any part
-    kinds:tuple=('normalize', 'smooth'),
+    kinds:tuple=('normalize', 'smooth'), # the second is compared with the first
     ax=None, # axes to draw on
 ):
     "Accuracy against the percentage of wrong labels: a dot for each seed, a line through the means."
@@ -287,10 +287,10 @@ def plot_spread(
     ax2.set_title(f'One point needs {n} runs of each\nto be found four times in five', size=10)
     return ax,ax2
 
-# %% ../nbs/does_it_help.ipynb #44a4318b
+# %% ../nbs/does_it_help.ipynb #3bfc3b62
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
-    baseline:str='normalize',
+    baseline:str='normalize', # kind that the others are compared with
 ) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each length of training, and the seconds by those of the baseline
     "What the study found of each technique, in one table; seconds are means over the lengths."
     by = _longer(table[table.noise == 0], baseline)

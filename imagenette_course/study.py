@@ -47,7 +47,7 @@ def expand_plan(
                 if i < c['runs']: res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
     return res
 
-# %% ../nbs/study.ipynb #1d18488b
+# %% ../nbs/study.ipynb #1a948c9f
 RESERVED = ('out', 'force', 'resume', 'tensorboard', 'book', 'tta') # what the study says itself, or measures
 
 def _check_shape(file, plan):
@@ -59,6 +59,7 @@ def _check_shape(file, plan):
     if other: raise BadInput(f'{file}: there is no table {min(other)}; there are all and parts')
     table(plan.get('all', {}), 'all')
     if not table(plan.get('parts', {}), 'parts'): raise BadInput(f'{file} has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
+    if 'kinds' in plan.get('all', {}): raise BadInput(f'{file}: kinds belong into a part, such as [parts.mixup]')
     for part,o in plan['parts'].items():
         for kind,own in table(table(o, f'parts.{part}').get('kinds', {part: {}}), f'parts.{part}.kinds').items(): table(own, f'parts.{part}.kinds.{kind}')
 
@@ -85,7 +86,8 @@ def read_plan(
         except BadInput as e: raise BadInput(f"{file}, part {run['part']}, kind {run['kind']}: {e}") from e
     data = list(dict.fromkeys(r['options'].get('data') for r in runs))
     if len(data) > 1: raise BadInput(f'{file} has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
-    if not runs: raise BadInput(f'{file} plans no training: runs must be 1 or more')
+    nothing = plan['parts'].keys() - {r['part'] for r in runs}
+    if nothing: raise BadInput(f'{file}: part {min(nothing)} plans no training: runs must be 1 or more, kinds and lists must not be empty')
     return runs
 
 # %% ../nbs/study.ipynb #69328fe2
@@ -99,19 +101,19 @@ def find_plan(
         if file.is_file(): return file
     raise FileNotFoundError(f"there is no plan {name}: name a file, or one of {', '.join(sorted(f.stem for f in PLANS.glob('*.toml')))}")
 
-# %% ../nbs/study.ipynb #51684af4
+# %% ../nbs/study.ipynb #0a422a44
 def training_key(
     options:dict, # of `imagenette_train`, by name
-    seed:int,
+    seed:int, # of weights, batches and augmentation
 ) -> str: # JSON, the same for the same training
     "The name of a training in the table."
     types,usual = option_types(),option_defaults()
     own = {k: types[k](v) for k,v in options.items() if k != 'data' and v is not None}
     return json.dumps({**{k: v for k,v in sorted(own.items()) if v != usual[k]}, 'seed': seed})
 
-# %% ../nbs/study.ipynb #57196e09
+# %% ../nbs/study.ipynb #96f52b57
 def clock_seconds(
-    device:torch.device,
+    device:torch.device, # on which is computed
 ) -> float: # seconds since some moment
     "On a CPU the processor time of this process, a thread's share; else the time, once the device has finished."
     if device.type == 'cpu': return time.process_time()/torch.get_num_threads()
@@ -218,7 +220,7 @@ def _csv(rows):
 COLUMNS = ['options', 'seed', 'arch', 'size', 'epochs', 'bs', 'lr', 'accuracy', 'accuracies', 'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece',
            'pass_seconds', 'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds', 'train_images', 'data', 'machine', 'versions', 'date']
 
-# %% ../nbs/study.ipynb #99402a09
+# %% ../nbs/study.ipynb #9cc8ae16
 def epoch_costs(
     options:dict, # of `imagenette_train`, by name
 ) -> list: # of floats, one for each epoch
@@ -232,7 +234,7 @@ def epoch_costs(
 def _words(run): return ', '.join(dict.fromkeys([run['part'], run['kind'], *(f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')), f"seed {run['seed']}"]))
 
 class _Progress:
-    "A bar over all that is left to train, with the time left; in a file or a pipe one line for each training."
+    "A line for each training; in a notebook and on a terminal a bar, too, over all that is left to train, with the time left."
     steps = 1000
     def __init__(self, runs):
         self.runs,self.costs,self.out = runs,[epoch_costs(r['options']) for r in runs],sys.stdout # before it is redirected
@@ -249,11 +251,11 @@ class _Progress:
     def say(self, i, row):
         "Tells what came of training `i`."
         text = f"{i+1} of {len(self.runs)}: {_words(self.runs[i])}: accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s"
-        if self.bar: self.bar.comment = text
-        else: print(text, flush=True)
+        clear = '\r\x1b[K' if self.bar and not IN_NOTEBOOK else '' # the bar, which is drawn again below
+        print(clear + text, flush=True)
         self._move(int(self.steps*sum(map(sum, self.costs[:i+1]))/self.total))
 
-# %% ../nbs/study.ipynb #e281f844
+# %% ../nbs/study.ipynb #94e9c0c2
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
     summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False, cbs=[Seconds(folder/'seconds.json', tell)])
@@ -281,6 +283,8 @@ def _left(plan, rows):
     most = {training_key(r['options'], r['seed']): r for r in sorted(plan, key=itemgetter('views'))}
     return [most[k] for k in dict.fromkeys(training_key(r['options'], r['seed']) for r in plan) if not _is_done(most[k], rows.get(k))]
 
+def _rows(file): return {row['options']: row for row in read_study(file).to_dict('records')} if file.exists() else {}
+
 def run_study(
     plan:list, # of trainings, as from `read_plan`
     out:Path, # folder for the table `study.csv`, and for the training that is under way
@@ -289,7 +293,7 @@ def run_study(
     by then, and the same call goes on."""
     out = Path(out).expanduser()
     file = out/'study.csv'
-    rows = {row['options']: row for row in read_study(file).to_dict('records')} if file.exists() else {}
+    rows = _rows(file)
     left = _left(plan, rows)
     print(f'{len(rows)} trainings are in {file}, {len(left)} are left', flush=True)
     _check_data(left, file, rows.values())
@@ -297,11 +301,11 @@ def run_study(
     progress = _Progress(left)
     for i,run in enumerate(left):
         folder = _folder(out, run)
+        if training_key(run['options'], run['seed']) in rows and folder.exists(): shutil.rmtree(folder) # left behind by a stop, when its row was written
         folder.mkdir(exist_ok=True)
         try: row = _row(run, folder, partial(progress.show, i))
         except (Diverged, OutOfMemory) as e: raise type(e)(f'{_words(run)}: {e}') from None
-        rows[row['options']] = row
-        write_aside(file, _csv(rows.values()))
+        write_aside(file, _csv({**_rows(file), row['options']: row}.values())) # as it is now: another study may have added to it
         shutil.rmtree(folder)
         progress.say(i, row)
     return read_study(file)

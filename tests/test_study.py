@@ -145,6 +145,31 @@ def test_the_same_training_in_two_parts_is_made_once(plan, tmp_path):
     df = run_study(plan[:1] + other, tmp_path)
     assert len(df) == 1 and len(df.tta_mean[0]) == 2
 
+def test_two_studies_in_one_folder(plan, tmp_path, monkeypatch):
+    "What another one adds to the table meanwhile stays there; what a stop left behind after its row was written goes."
+    real = _Progress.show
+    def show(self, i, epochs):
+        if not (tmp_path/'study.csv').exists(): monkeypatch.setattr(_Progress, 'show', real); run_study(plan[1:2], tmp_path)
+        real(self, i, epochs)
+    monkeypatch.setattr(_Progress, 'show', show)
+    assert set(run_study(plan[:1], tmp_path).options) == {training_key(r['options'], r['seed']) for r in plan[:2]}
+    folder = module._folder(tmp_path, plan[0])
+    folder.mkdir(); (folder/'loss.png').write_text('left behind')
+    assert [len(v) for v in run_study([dict(plan[0], views=1)], tmp_path).tta_mean if v] == [2] and not folder.exists()
+
+def test_a_kill_between_two_files(plan, tmp_path, monkeypatch):
+    "The seconds are written before the checkpoint, so that they are never fewer than its epochs."
+    one = [dict(plan[0], options=dict(plan[0]['options'], epochs=2))]
+    real, n = module.write_aside, [0]
+    def fail(path, data):
+        real(path, data); n[0] += 1
+        raise KeyboardInterrupt
+    monkeypatch.setattr(module, 'write_aside', fail)
+    with pytest.raises(KeyboardInterrupt): run_study(one, tmp_path)
+    monkeypatch.setattr(module, 'write_aside', real)
+    df = run_study(one, tmp_path)
+    assert n[0] == 1 and len(df.accuracies[0]) == 2 and df.images_a_second[0] == pytest.approx(80/df.seconds[0])
+
 def test_views_that_are_missing_are_measured(plan, tmp_path):
     run_study(plan[:1], tmp_path)
     df = run_study([dict(plan[0], views=2)], tmp_path)
