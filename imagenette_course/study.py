@@ -255,7 +255,7 @@ class _Progress:
         print(clear + text, flush=True)
         self._move(int(self.steps*sum(map(sum, self.costs[:i+1]))/self.total))
 
-# %% ../nbs/study.ipynb #94e9c0c2
+# %% ../nbs/study.ipynb #f63e872c
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
     summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False, cbs=[Seconds(folder/'seconds.json', tell)])
@@ -295,7 +295,7 @@ def run_study(
     file = out/'study.csv'
     rows = _rows(file)
     left = _left(plan, rows)
-    print(f'{len(rows)} trainings are in {file}, {len(left)} are left', flush=True)
+    print(f'{len(rows)} trainings are in the table, {len(left)} are left', flush=True)
     _check_data(left, file, rows.values())
     out.mkdir(parents=True, exist_ok=True)
     progress = _Progress(left)
