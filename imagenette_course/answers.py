@@ -94,7 +94,7 @@ def runs_needed(
     while found(n) < power: n += max(1, n//50)
     return n
 
-# %% ../nbs/does_it_help.ipynb #aec33b3e
+# %% ../nbs/does_it_help.ipynb #b23b0691
 NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup', both='smoothing and mixup', cutmix='CutMix',
              fixed='one size', growing='growing images')
 
@@ -124,7 +124,7 @@ def plot_ladder(
     ax=None, # axes to draw on
 ):
     "Gains of each kind over the baseline: a dot for each seed, the mean, its 95% interval."
-    ax = ifnone(ax, plt.subplots(figsize=(7, 3.4), layout='constrained')[1])
+    if ax is None: _,ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     g = gains(table, baseline)
     a = table.pivot(index='seed', columns='kind', values='accuracy')
     kinds = [k for k in g.index if k != baseline]
@@ -139,7 +139,7 @@ def plot_ladder(
     _title(ax, _told(g), f'{_scale(table)}, {int(g.seeds.max())} seed{"s" if g.seeds.max() > 1 else ""}')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #44ca7188
+# %% ../nbs/does_it_help.ipynb #86743035
 def _longer(table, baseline):
     "Gains at each number of epochs that has a baseline and another kind."
     res = {}
@@ -154,7 +154,7 @@ def plot_crossover(
     ax=None, # axes to draw on
 ):
     "Gain over the baseline against the epochs, with 95% intervals."
-    ax = ifnone(ax, plt.subplots(figsize=(7, 3.6), layout='constrained')[1])
+    if ax is None: _,ax = plt.subplots(figsize=(7, 3.6), layout='constrained')
     by = {n: g for n,g in _longer(table, baseline).items() if set(kinds) & set(g.index)}
     if not by: raise BadInput(f"none of {', '.join(kinds)} was trained as long as {baseline}")
     pays = []
@@ -174,14 +174,14 @@ def plot_crossover(
     _title(ax, f'{found} within {last} epochs', _scale(table))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #950fa4e9
+# %% ../nbs/does_it_help.ipynb #f00ae774
 BOOK = [(5*63, .825, 'baseline'), (4*63*(128/224)**2 + 6*63, .863, 'growing images')] # seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
 
 def frontier(
     points:pd.DataFrame, # columns seconds and accuracy
-    within:float=.05, # share of the seconds by which two are taken to cost the same
+    within:float=.1, # share of the seconds by which two are taken to cost the same
 ) -> pd.DataFrame: # those that no other one beats in both, by seconds
-    "The best accuracies for the seconds that they take: each point is better than all that cost less, or the same."
+    "The best accuracies for the seconds that they take: each point is better than all that cost less, or about the same."
     p = points.sort_values('seconds')
     return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
@@ -189,30 +189,35 @@ def plot_frontier(
     table:pd.DataFrame, # as from `study_table`
     ax=None, # axes to draw on
 ):
-    "Mean accuracy against mean seconds of each kind at each size and length, with the frontier."
-    ax = ifnone(ax, plt.subplots(figsize=(7, 4), layout='constrained')[1])
+    "Mean accuracy against mean seconds of each kind at each size and length, also with 4 views, and the frontier."
+    if ax is None: _,ax = plt.subplots(figsize=(7, 4), layout='constrained')
     t = table[table.noise == 0].drop_duplicates('options')
-    p = t.groupby(['kind', 'size', 'epochs'], sort=False)[['seconds', 'accuracy']].mean().reset_index()
+    v = t[t.tta_mean.notna()]
+    k = min(4, *(len(o) - 1 for o in v.tta_mean)) if len(v) else 0
+    more = v.assign(kind=[f'{NAMES.get(o, o)}, {k} views' for o in v.kind], accuracy=v.tta_mean.str[k], seconds=v.seconds + k*v.pass_seconds)
+    p = pd.concat([t, more]).groupby(['kind', 'size', 'epochs'], sort=False)[['seconds', 'accuracy']].mean().reset_index()
     best = frontier(p)
     for (size,),d in p.groupby(['size']): ax.scatter(d.seconds, 100*d.accuracy, s=30, label=f'{size} px', alpha=.8)
     ax.plot(best.seconds, 100*best.accuracy, color='k', lw=1, zorder=1)
-    for r in best.itertuples(): ax.annotate(f'{NAMES.get(r.kind, r.kind)}, {r.epochs} epochs', (r.seconds, 100*r.accuracy), xytext=(-5, 4), textcoords='offset points', ha='right', size=8)
+    for i,r in enumerate(best.itertuples()):
+        ax.annotate(f'{NAMES.get(r.kind, r.kind)}, {r.epochs} epochs', (r.seconds, 100*r.accuracy), xytext=(-5, 6 - 12*(i % 2)), textcoords='offset points', ha='right', size=8)
     ax.scatter([b[0] for b in BOOK], [100*b[1] for b in BOOK], marker='D', facecolors='none', edgecolors='0.4', label='the book, on its GPU')
     ax.set_xscale('log'); ax.xaxis.set_major_formatter('{x:.0f}'); ax.xaxis.set_minor_formatter(plt.NullFormatter())
     low,high = ax.get_xlim()
-    ax.set_xticks([x for x in (100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000) if low <= x <= high])
+    low,high = ax.set_xlim(min(low, 200), max(high, 1000))
+    ax.set_xticks([x for e in range(1, 6) for x in (10**e, 2*10**e, 3*10**e, 4*10**e, 5*10**e, 7*10**e) if low <= x <= high])
     ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
     r = best.iloc[-1]
     _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes of computing: {NAMES.get(r.kind, r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
     return ax
 
-# %% ../nbs/does_it_help.ipynb #f4cfb39d
+# %% ../nbs/does_it_help.ipynb #8edcff03
 def plot_tta(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
     ax=None, # axes to draw on
 ):
     "Gain of test time augmentation over the plain prediction against the passes, by mean and by maximum, and over the corners."
-    ax = ifnone(ax, plt.subplots(figsize=(7, 3.6), layout='constrained')[1])
+    if ax is None: _,ax = plt.subplots(figsize=(7, 3.6), layout='constrained')
     t = table[table.tta_mean.notna()].drop_duplicates('options')
     if t.empty: raise BadInput('no training of the table was measured with views')
     gain = {rule: 100*np.array([np.array(v) - v[0] for v in t[f'tta_{rule}']]) for rule in ('mean', 'max')} # (trainings, views + 1)
@@ -230,14 +235,14 @@ def plot_tta(
     _title(ax, f'{told}, for {k+1} times the work', f'{_scale(t)}, {len(t)} trainings')
     return ax
 
-# %% ../nbs/does_it_help.ipynb #21f43e05
+# %% ../nbs/does_it_help.ipynb #501fc40c
 def plot_noise(
     table:pd.DataFrame, # as from `study_table`, trainings of one length; those with no wrong labels are of any part
     kinds:tuple=('normalize', 'smooth'), # the second is compared with the first
     ax=None, # axes to draw on
 ):
     "Accuracy against the percentage of wrong labels: a dot for each seed, a line through the means."
-    ax = ifnone(ax, plt.subplots(figsize=(7, 3.4), layout='constrained')[1])
+    if ax is None: _,ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     t = table[table.kind.isin(kinds)].drop_duplicates('options')
     if t.noise.nunique() < 2: raise BadInput('the table has no trainings with wrong labels')
     told = []
@@ -253,7 +258,7 @@ def plot_noise(
     _title(ax, f"{_upper(NAMES.get(kinds[1], kinds[1]))} over {NAMES.get(kinds[0], kinds[0])}, points: {'; '.join(told)}", _scale(t))
     return ax
 
-# %% ../nbs/does_it_help.ipynb #aae973d9
+# %% ../nbs/does_it_help.ipynb #81571a39
 def seed_std(
     table:pd.DataFrame, # as from `study_table`
 ) -> tuple: # standard deviation over seeds, pooled over all kinds of training; degrees of freedom
@@ -267,7 +272,7 @@ def plot_spread(
     axs=None, # two axes to draw on
 ):
     "Left: each training's distance from the mean of its kind. Right: the runs that a difference needs."
-    ax,ax2 = ifnone(axs, plt.subplots(1, 2, figsize=(8, 3.4), layout='constrained')[1])
+    ax,ax2 = plt.subplots(1, 2, figsize=(8, 3.4), layout='constrained')[1] if axs is None else axs
     t = table.drop_duplicates('options')
     by = t.groupby(['kind', 'size', 'epochs', 'noise'])
     t = t[by.accuracy.transform('size') > 1]
