@@ -67,7 +67,7 @@ def test_summary(result, tiny):
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
                                 out=str(result[1]), force=False, skip_bad=False, mixup=None, cutmix=None, resizemix=False, mix_p=None, smooth=None, progressive=None, tta=0,
-                                erase=None, ema=None, opt='adamw', blur=False, save_memory=False, noise=0, book=False, resume=False, tensorboard=False)
+                                erase=None, ema=None, opt='adamw', blur=False, save_memory=False, noise=0, no_normalize=False, book=False, resume=False, tensorboard=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
