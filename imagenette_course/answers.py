@@ -140,15 +140,12 @@ def plot_ladder(
     return ax
 
 # %% ../nbs/does_it_help.ipynb #86743035
-def _longer(table, baseline):
-    "Gains at each number of epochs that has a baseline and another kind."
-    res = {}
-    for n,t in table.groupby('epochs'):
-        if baseline in set(t.kind) and t.kind.nunique() > 1: res[n] = gains(t, baseline)
-    return res
+def _longer(table, baseline, by='epochs'):
+    "Gains at each number of epochs, or whatever `by` names, that has a baseline and another kind."
+    return {n: gains(t, baseline) for n,t in table.groupby(by) if baseline in set(t.kind) and t.kind.nunique() > 1}
 
 def plot_crossover(
-    table:pd.DataFrame, # parts of a study that differ in their epochs
+    table:pd.DataFrame, # parts of a study, of one size, that differ in their epochs
     baseline:str='normalize', # kind that the others are compared with
     kinds:tuple=('smooth', 'mixup', 'both'), # to be drawn
     ax=None, # axes to draw on
@@ -212,27 +209,35 @@ def plot_frontier(
     return ax
 
 # %% ../nbs/does_it_help.ipynb #8edcff03
+def _scales(table):
+    "What each size and length of training is called, and its rows."
+    return [(f'{size} px, {epochs} epochs', t) for (size,epochs),t in table.groupby(['size', 'epochs'])]
+
+def _view_gains(t, rule='mean'): return 100*np.array([np.array(v) - v[0] for v in t[f'tta_{rule}']]) # points, (trainings, views + 1)
+
 def plot_tta(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
     ax=None, # axes to draw on
 ):
-    "Gain of test time augmentation over the plain prediction against the passes, by mean and by maximum, and over the corners."
-    if ax is None: _,ax = plt.subplots(figsize=(7, 3.6), layout='constrained')
+    "Gain of test time augmentation over the plain prediction against the passes: random views and corners, by mean and by maximum."
+    if ax is None: _,ax = plt.subplots(figsize=(7, 4), layout='constrained')
     t = table[table.tta_mean.notna()].drop_duplicates('options')
     if t.empty: raise BadInput('no training of the table was measured with views')
-    gain = {rule: 100*np.array([np.array(v) - v[0] for v in t[f'tta_{rule}']]) for rule in ('mean', 'max')} # (trainings, views + 1)
-    def half(a): return stats.t.ppf(.975, len(a)-1)*a.std(0, ddof=1)/math.sqrt(len(a)) if len(a) > 1 else np.zeros(a.shape[1:])
-    for i,(rule,a) in enumerate(gain.items()):
-        x = np.arange(a.shape[1])
-        ax.errorbar(x + 1 + .06*i, a.mean(0), yerr=half(a), fmt='o-', capsize=3, label=f'random views, {rule}')
-    corners = {rule: 100*(t[f'corners_{rule}'] - t.tta_mean.str[0]).values for rule in ('mean', 'max')}
-    for (rule,a),x in zip(corners.items(), (4.85, 5.2)): ax.errorbar(x, a.mean(), yerr=half(a), fmt='s', capsize=3, label=f'corners and centre, {rule}')
+    k,found = min(4, *(len(v) - 1 for v in t.tta_mean)), []
+    for i,(name,d) in enumerate(_scales(t)):
+        x = np.arange(1, len(d.tta_mean.iloc[0]) + 1)
+        for g in _view_gains(d): ax.plot(x, g, color=f'C{i}', lw=.7, alpha=.5)
+        ax.plot(x, _view_gains(d).mean(0), 'o-', color=f'C{i}', label=f'{name}, {len(d)} trainings')
+        ax.plot(x, _view_gains(d, 'max').mean(0), ':', color=f'C{i}')
+        for rule,marker in dict(mean='s', max='D').items():
+            ax.plot(5, 100*(d[f'corners_{rule}'] - d.tta_mean.str[0]).mean(), marker, ms=8, mfc='none' if rule == 'max' else f'C{i}', color=f'C{i}')
+        found += [g[k] for g in _view_gains(d)]
+    for style,label in {'o-': 'random views, mean', ':': 'random views, maximum', 's': 'corners and centre, mean', 'D': 'corners and centre, maximum'}.items():
+        ax.plot([], [], style, color='0.3', mfc='none' if style == 'D' else '0.3', label=label)
     ax.axhline(0, color='k', lw=1)
     ax.set_xlabel('passes over the images; 1 is the plain prediction'); ax.set_ylabel('points over the plain prediction'); ax.grid(alpha=.3); ax.legend(fontsize=8)
-    k = min(4, gain['mean'].shape[1]-1)
-    m,h = gain['mean'].mean(0)[k],half(gain['mean'])[k]
-    told = f'{k} views {"gain" if m > 0 else "lose"} {abs(m):.1f} points' if len(t) == 1 or abs(m) > h else f'{k} views: no gain is sure ({m:+.1f} points)'
-    _title(ax, f'{told}, for {k+1} times the work', f'{_scale(t)}, {len(t)} trainings')
+    better = sum(g > 0 for g in found)
+    _title(ax, f'{k} views gain in {better} of {len(found)} trainings ({min(found):+.1f} to {max(found):+.1f} points), for {k+1} times the work', t.arch.iloc[0])
     return ax
 
 # %% ../nbs/does_it_help.ipynb #501fc40c
@@ -296,12 +301,14 @@ def plot_spread(
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='normalize', # kind that the others are compared with
-) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each length of training, and the seconds by those of the baseline
-    "What the study found of each technique, in one table; seconds are means over the lengths."
-    by = _longer(table[table.noise == 0], baseline)
+) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each size and length of training, and the seconds by those of the baseline
+    "What the study found of each technique, in one table; seconds are means over the columns."
+    t = table[table.noise == 0]
+    by = _longer(t, baseline, ['size', 'epochs'])
     def words(r): return f'{100*r.gain:+.1f}' + ('' if math.isnan(r.low) else f' ({100*r.low:+.1f} to {100*r.high:+.1f})')
-    res = pd.DataFrame({f'{n} epochs': g.drop(baseline).apply(words, axis=1) for n,g in by.items()})
-    secs = {n: t.groupby('kind').seconds.mean() for n,t in table[table.noise == 0].groupby('epochs') if n in by}
+    res = pd.DataFrame({f'{size} px, {n} epochs': g.drop(baseline).apply(words, axis=1) for (size,n),g in by.items()})
+    res = res.reindex([k for k in dict.fromkeys(t.kind) if k in res.index])
+    secs = {n: d.groupby('kind').seconds.mean() for n,d in t.groupby(['size', 'epochs']) if n in by}
     res['seconds'] = pd.DataFrame({n: s/s[baseline] for n,s in secs.items()}).mean(axis=1).reindex(res.index).map('{:.2f} x'.format)
     return res.rename(index=NAMES).fillna('not measured')
 

@@ -12,7 +12,8 @@ import gc, inspect, io, itertools, os, time
 from importlib.util import find_spec
 from argparse import Namespace
 from dataclasses import asdict, replace
-from .dataset import (NOISE, BadInput, check_images, check_range, get_dls, image_files, imagenette, is_sample,
+from functools import lru_cache
+from .dataset import (NOISE, BadInput, NoisyLabel, check_images, check_range, get_dls, image_files, imagenette, is_sample,
                                        subset)
 from .baseline import (ARCHS, RecordRun, Run, compare, confusion, fit, get_learner, plot_confusion, plot_history,
                                         recipe, versions)
@@ -167,9 +168,12 @@ def _network(o, **kwargs):
     if o.blur: use_blur_pool(model)
     return checkpoint_blocks(model) if o.save_memory else model
 
+@lru_cache
+def _smallest(arch, blur): return smallest_size(_network(AttrDict(arch=arch, blur=blur, save_memory=False)))
+
 def _check_smallest(o):
     "Raises BadInput for images so small that a layer of the network has nothing left to halve."
-    size,low = o.size if o.progressive is None else _stages(o)[0].size, smallest_size(_network(o))
+    size,low = o.size if o.progressive is None else _stages(o)[0].size, _smallest(o.arch, o.blur)
     if size < low: raise BadInput(f'{size} px are too small: {o.arch} needs images of {low} px or more')
 
 def _processes(): return max(1, num_distrib())
@@ -272,11 +276,15 @@ def _check_all(o):
 def check_training(
     options:dict, # of `imagenette_train`, by name; those that are missing have their default
     path:Path=None, # folder with the images, None: check what can be said without them
-):
-    "Raises BadInput for options that `train` would refuse, without training."
+) -> AttrDict: # the options; with `path` also those that were not given
+    "Raises BadInput or OSError for options that `train` would refuse, without training."
     o = AttrDict({**option_defaults(), **options})
     _check_all(o)
-    if path is not None: _fill_in(o, path, _choose_files(path, o)[0])
+    if path is None: return o
+    _fill_in(o, path, _choose_files(path, o)[0])
+    if o.progressive is None: check_range('--bs', o.bs, LIMITS['bs'][0], o.n_train)
+    if o.noise: NoisyLabel(path, o.noise)
+    return o
 
 # %% ../nbs/train.ipynb #1941b3cb
 def train(

@@ -14,7 +14,8 @@ from imagenette_course.baseline import no_output
 from imagenette_course.dataset import BadInput, make_sample
 from imagenette_course.study import *
 from imagenette_course.study import _Progress
-from imagenette_course.train import option_defaults, train, trained_learner
+from imagenette_course.checkpoint import Diverged
+from imagenette_course.train import OutOfMemory, option_defaults, train, trained_learner
 from imagenette_course.tta import tta
 
 SMALL = dict(arch='xresnet18', size=24, bs=8, epochs=1)
@@ -186,6 +187,38 @@ def test_all_is_checked_before_the_first_training(plan, tmp_path):
     with pytest.raises(BadInput, match='part p, kind mixup: 8 px are too small'):
         run_study([plan[0], dict(plan[1], options=dict(plan[1]['options'], size=8))], tmp_path/'o')
     assert not (tmp_path/'o').exists()
+
+@pytest.mark.parametrize('options,why', [(dict(bs=41), '--bs'), (dict(noise=5), 'noise=5')])
+def test_what_the_images_do_not_allow_is_found_first(plan, tiny, tmp_path, options, why, monkeypatch):
+    "There are 40 training images; and without its table there are no wrong labels."
+    here = shutil.copytree(tiny, tmp_path/'data')
+    (here/'noisy_imagenette.csv').unlink()
+    other = dict(plan[1], options=dict(plan[1]['options'], **options))
+    with pytest.raises((BadInput, FileNotFoundError), match=f'part p, kind mixup: {why}'): run_study([dict(r, options=dict(r['options'], data=str(here))) for r in (plan[0], other)], tmp_path/'o')
+    assert not (tmp_path/'o').exists()
+
+def test_what_a_plan_leaves_open_must_stay_the_same(plan, tmp_path, monkeypatch):
+    "The recipe depends on the device; a table that was begun on another one is not gone on with."
+    plan = [dict(r, options={k: v for k,v in r['options'].items() if k != 'lr'}) for r in plan]
+    run_study(plan[:1], tmp_path)
+    before = (tmp_path/'study.csv').read_bytes()
+    real = module.check_training
+    monkeypatch.setattr(module, 'check_training', lambda *args: type(o := real(*args))(o, lr=.1))
+    with pytest.raises(BadInput, match='seed 42 was trained with lr 0.003, and lr 0.1 is what suits this machine: say lr in the plan, or name another --out'): run_study(plan, tmp_path)
+    assert (tmp_path/'study.csv').read_bytes() == before
+
+@pytest.mark.parametrize('error', [Diverged, OutOfMemory])
+def test_a_training_that_fails_does_not_keep_the_others(plan, tmp_path, monkeypatch, capsys, error):
+    real = module._row
+    def row(run, *args):
+        if run['kind'] == 'mixup': raise error('the loss is no number')
+        return real(run, *args)
+    monkeypatch.setattr(module, '_row', row)
+    with pytest.raises(error, match=r'2 of 4 trainings came to no end and have no row; the first: p, mixup, .*seed 42: the loss is no number'): run_study(plan, tmp_path)
+    assert set(read_study(tmp_path/'study.csv').options) == {training_key(r['options'], r['seed']) for r in plan if r['kind'] == 'plain'}
+    assert '2 of 4: p, mixup, size 24, epochs 1, seed 42: the loss is no number' in capsys.readouterr().out
+    monkeypatch.setattr(module, '_row', real)
+    assert len(run_study(plan, tmp_path)) == 4 and [f.name for f in tmp_path.iterdir()] == ['study.csv']
 
 def test_measures_against_other_ways(plan, tmp_path):
     "The plain numbers against a loop, the views against `tta`."
