@@ -1,6 +1,5 @@
 "What is read from a study: differences, intervals, figures. Tables here are made up, and only here."
 import json, math, re
-from functools import lru_cache
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -16,8 +15,7 @@ from imagenette_course.study import find_plan, read_plan, read_study, training_k
 
 RESULTS = Path(__file__).parent.parent/'nbs/results'
 
-@lru_cache
-def plan_of(name): return read_plan(find_plan(name)) # which checks every training: seconds
+def plan_of(name): return read_plan(find_plan(name))
 
 def made_up(plan='cpu', seed=0, keep=lambda r: True, noise=.006):
     "Rows for a plan, with accuracies that are drawn."
