@@ -120,6 +120,10 @@ def test_a_study(plan, tmp_path, capsys):
     assert row.accuracy == want['accuracy'] == pytest.approx(row.accuracies[-1], abs=1e-5) and row.seed == 42 and row.train_images == 40
     assert row.seconds > 0 and row.images_a_second == pytest.approx(40/row.seconds)
     assert capsys.readouterr().out == '', 'show=False printed something'
+    learn = trained_learner(tmp_path/'alone')
+    with no_output(learn): probs,targs = learn.get_preds()
+    assert right_images(row).tolist() == (probs.argmax(1) == targs).tolist() and right_images(row).mean() == pytest.approx(row.accuracy)
+    capsys.readouterr()
     before = (tmp_path/'o/study.csv').read_bytes()
     run_study(plan, tmp_path/'o')
     assert (tmp_path/'o/study.csv').read_bytes() == before and '0 are left' in capsys.readouterr().out
@@ -147,16 +151,23 @@ def test_the_same_training_in_two_parts_is_made_once(plan, tmp_path):
     assert len(df) == 1 and len(df.tta_mean[0]) == 2
 
 def test_two_studies_in_one_folder(plan, tmp_path, monkeypatch):
-    "What another one adds to the table meanwhile stays there; what a stop left behind after its row was written goes."
-    real = _Progress.show
+    "The second one is refused while the first one trains, and takes nothing from it."
+    real, said = _Progress.show, []
     def show(self, i, epochs):
-        if not (tmp_path/'study.csv').exists(): monkeypatch.setattr(_Progress, 'show', real); run_study(plan[1:2], tmp_path)
+        with pytest.raises(BadInput, match='another study is writing into .*name another --out') as e: run_study(plan[1:2], tmp_path)
+        said.append(e)
         real(self, i, epochs)
     monkeypatch.setattr(_Progress, 'show', show)
-    assert set(run_study(plan[:1], tmp_path).options) == {training_key(r['options'], r['seed']) for r in plan[:2]}
+    assert set(run_study(plan[:1], tmp_path).options) == {training_key(plan[0]['options'], 42)} and said
+    monkeypatch.setattr(_Progress, 'show', real)
+    assert len(run_study(plan[:2], tmp_path)) == 2
+
+def test_what_a_stop_left_behind_goes(plan, tmp_path):
+    "A folder whose row was written already."
+    run_study(plan[:1], tmp_path)
     folder = module._folder(tmp_path, plan[0])
     folder.mkdir(); (folder/'loss.png').write_text('left behind')
-    assert [len(v) for v in run_study([dict(plan[0], views=1)], tmp_path).tta_mean if v] == [2] and not folder.exists()
+    assert [len(v) for v in run_study([dict(plan[0], views=1)], tmp_path).tta_mean] == [2] and not folder.exists()
 
 def test_a_kill_between_two_files(plan, tmp_path, monkeypatch):
     "The seconds are written before the checkpoint, so that they are never fewer than its epochs."
@@ -214,7 +225,7 @@ def test_a_training_that_fails_does_not_keep_the_others(plan, tmp_path, monkeypa
         if run['kind'] == 'mixup': raise error('the loss is no number')
         return real(run, *args)
     monkeypatch.setattr(module, '_row', row)
-    with pytest.raises(error, match=r'2 of 4 trainings came to no end and have no row; the first: p, mixup, .*seed 42: the loss is no number'): run_study(plan, tmp_path)
+    with pytest.raises(error, match=r'2 of 4 trainings failed and have no row; the first: p, mixup, .*seed 42: the loss is no number'): run_study(plan, tmp_path)
     assert set(read_study(tmp_path/'study.csv').options) == {training_key(r['options'], r['seed']) for r in plan if r['kind'] == 'plain'}
     assert '2 of 4: p, mixup, size 24, epochs 1, seed 42: the loss is no number' in capsys.readouterr().out
     monkeypatch.setattr(module, '_row', real)
@@ -233,7 +244,7 @@ def test_measures_against_other_ways(plan, tmp_path):
     with no_output(learn), learn.dls.valid.dataset.set_split_idx(1): learn.get_preds(dl=learn.dls.valid)
     with no_output(learn), learn.dls.valid.dataset.set_split_idx(0): view = learn.get_preds(dl=learn.dls.valid)[0]
     assert m['tta_mean'][1] == pytest.approx(((.25*probs + .75*view).argmax(1) == targs).float().mean().item())
-    assert set(measure_model(learn)) == {'nll', 'ece', 'pass_seconds'}
+    assert set(measure_model(learn)) == {'right', 'nll', 'ece', 'pass_seconds'}
 
 def test_the_learner_of_a_run(plan, tmp_path):
     s = train(**dict(plan[0]['options'], no_normalize=True, ema=.9, smooth=.1, cutmix=1.), runs=2, out=tmp_path/'o', show=False)
