@@ -287,7 +287,7 @@ def test_bars_are_where_the_intervals_are():
     g = 100*gains(t).drop('normalize')
     assert np.array(bars(plot_ladder(t)))[:,:,0] == pytest.approx(g[['low', 'high']].values)
     rng = np.random.default_rng(0)
-    t = t.assign(val_images=400, right=[np.packbits(rng.random(400) < .6).tobytes().hex() for _ in range(len(t))])
+    t = t.assign(val_images=100, right=[np.packbits(rng.random(100) < .6).tobytes().hex() for _ in range(len(t))])
     ax, g = plot_ladder(t), 100*gains(t).drop('normalize')
     assert np.array(bars(ax))[::2,:,0] == pytest.approx(g[['low', 'high']].values) and np.array(bars(ax))[1::2,:,0] == pytest.approx(g[['low_images', 'high_images']].values)
     assert (g.high_images - g.gain).values == pytest.approx([math.hypot(r.high - r.gain, 100*stats.norm.ppf(1 - .025/5)*image_error(t, k)) for k,r in g.iterrows()])
