@@ -143,7 +143,9 @@ def _sure(g):
     "Whether the widest interval that is known leaves 0 out."
     return g.gain.abs() > (g.high_images - g.gain).fillna(g.high - g.gain)
 
-def _points(r, sure): return f'{100*r.gain:+.1f}' + ('' if sure else ' (may be chance)')
+def _signed(x, digits=1): return f'{round(100*x, digits) + 0:+.{digits}f}' # never -0.0
+
+def _points(r, sure): return _signed(r.gain) + ('' if sure else ' (may be chance)')
 
 def _told(g, baseline):
     "What the intervals say, as a title."
@@ -238,14 +240,14 @@ def plot_frontier(
     best = frontier(p)
     for (size,),d in p.groupby(['size']): ax.scatter(d.seconds, 100*d.accuracy, s=30, label=f'{size} px', alpha=.8)
     ax.plot(best.seconds, 100*best.accuracy, color='k', lw=1, zorder=1)
-    for i,r in enumerate(best.itertuples()):
-        ax.annotate(f'{_name(r.kind)}, {r.epochs} epochs', (r.seconds, 100*r.accuracy), xytext=(-5, 6 - 12*(i % 2)), textcoords='offset points', ha='right', size=8)
     ax.scatter([b[0] for b in _BOOK], [100*b[1] for b in _BOOK], marker='D', facecolors='none', edgecolors='0.4', label='the book, on its GPU')
     ax.set_xscale('log'); ax.xaxis.set_major_formatter('{x:.0f}'); ax.xaxis.set_minor_formatter(plt.NullFormatter())
     low,high = ax.get_xlim()
     low,high = ax.set_xlim(min(low, 200), max(high, 1000))
     ax.set_xticks([x for e in range(1, 6) for x in (10**e, 2*10**e, 3*10**e, 4*10**e, 5*10**e, 7*10**e) if low <= x <= high])
     ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
+    for i,r in enumerate(best.itertuples(), 1): ax.annotate(i, (r.seconds, 100*r.accuracy), xytext=(-4, 4), textcoords='offset points', ha='right', size=8, weight='bold')
+    ax.text(.02, .98, '\n'.join(f'{i}  {_name(r.kind)}, {r.size_} px, {r.epochs} epochs' for i,r in enumerate(best.rename(columns=dict(size='size_')).itertuples(), 1)), transform=ax.transAxes, va='top', size=8)
     r = best.iloc[-1]
     _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes of computing: {_name(r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
     return ax
@@ -330,9 +332,9 @@ def plot_spread(
     t = t[t.groupby('setting').accuracy.transform('size') > 1]
     std,low,high,df = seed_std(table)
     if df < 4 or not std: raise BadInput(f'{df} degrees of freedom are too few to tell how far seeds lie apart: 4 are needed')
-    away = 100*(t.accuracy - t.groupby('setting').accuracy.transform('mean'))
-    ax.hist(away, bins=15, color='C0', alpha=.8)
-    ax.set_xlabel('points from the mean of its setting'); ax.set_ylabel('trainings')
+    for i,(_,d) in enumerate(t.groupby('setting', sort=False)): ax.plot(100*(d.accuracy - d.accuracy.mean()), [i]*len(d), 'o-', color='C0', ms=4, lw=.7)
+    ax.axvline(0, color='k', lw=1); ax.set_yticks([]); ax.grid(axis='x', alpha=.3)
+    ax.set_xlabel('points from the mean of its setting'); ax.set_ylabel('settings, a row for each')
     ax.set_title(f'Seeds alone: std {100*std:.2f} points\n(95%: {100*low:.2f} to {100*high:.2f})', size=10)
     x = np.geomspace(.2, 3, 12)
     few,runs,many = ([runs_needed(100*s, d) for d in x] for s in (low, std, high))
@@ -353,9 +355,9 @@ def use_it_when(
     baseline:str='normalize', # kind that the others are compared with
 ) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each size and length of training
     "What the study found of each technique, in one table, with the chance of all trainings of one size pooled."
-    t = table[table.noise == 0]
+    t = table[table.noise == 0].drop_duplicates('options')
     by = _longer(t, baseline, table, ['size', 'epochs'])
-    def words(r): return f'{100*r.gain:+.1f}' + ('' if math.isnan(r.low) else f' ({100*r.low:+.1f} to {100*r.high:+.1f})')
+    def words(r): return _signed(r.gain) + ('' if math.isnan(r.low) else f' ({_signed(r.low)} to {_signed(r.high)})')
     res = pd.DataFrame({f'{size} px, {n} epochs': g.drop(baseline).apply(words, axis=1) for (size,n),g in by.items()})
     return res.reindex([k for k in dict.fromkeys(t.kind) if k in res.index]).rename(index=_NAMES).fillna('not measured')
 
@@ -383,10 +385,10 @@ def _quote_gain(t, kind, baseline, study):
     if kind not in g.index: return []
     r = g.loc[kind]
     rows,base = (t[t.kind == k] for k in (kind, baseline))
-    interval = 'one seed, so no interval' if math.isnan(r.low) else f'{100*r.low:+.1f} to {100*r.high:+.1f} with other seeds' + ('' if math.isnan(r.low_images) else f', {100*r.low_images:+.1f} to {100*r.high_images:+.1f} with other images, too')
+    interval = 'one seed, so no interval' if math.isnan(r.low) else f'{_signed(r.low)} to {_signed(r.high)} with other seeds' + ('' if math.isnan(r.low_images) else f', {_signed(r.low_images)} to {_signed(r.high_images)} with other images, too')
     noise = f', {t.noise.iloc[0]}% of the labels wrong' if t.noise.iloc[0] else ''
     other = '' if _seen(rows) == _seen(base) else f' at {_seen(rows)}, {rows.seconds.mean()/base.seconds.mean():.2f} times the seconds'
-    return [f"{_seen(base)}{noise}: {_name(baseline)} {100*base.accuracy.mean():.2f}%, {_name(kind)}{other} {100*r.gain:+.2f} points ({interval}; {len(rows)} and {len(base)} seeds)"]
+    return [f"{_seen(base)}{noise}: {_name(baseline)} {100*base.accuracy.mean():.2f}%, {_name(kind)}{other} {_signed(r.gain, 2)} points ({interval}; {len(rows)} and {len(base)} seeds)"]
 
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'

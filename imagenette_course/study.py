@@ -154,7 +154,7 @@ def right_images(
     row, # of the table
 ) -> np.ndarray: # bool (n_images,)
     "Which validation images a training named rightly."
-    return np.unpackbits(np.frombuffer(bytes.fromhex(row['right']), dtype=np.uint8), count=row['val_images']).astype(bool)
+    return np.unpackbits(np.frombuffer(bytes.fromhex(row['right']), dtype=np.uint8), count=int(row['val_images'])).astype(bool)
 
 def measure_model(
     learn:Learner, # trained, as from `trained_learner`
@@ -213,7 +213,7 @@ def read_study(
     file:Path, # CSV of `imagenette_study`
 ) -> pd.DataFrame: # a row for each training; lists as lists
     "The table of a study. Raises BadInput for a file that is none; OSError when it can't be read."
-    try: df = pd.read_csv(file)
+    try: df = pd.read_csv(file, dtype=dict(right=str)) # hexadecimal, also where all are digits
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise BadInput(f'{file} is no table of imagenette_study: {e}') from e
     if not {'options', 'seed', 'accuracy', *_LISTS} <= {*df.columns}: raise BadInput(f'{file} is no table of imagenette_study')
     for c in _LISTS: df[c] = [json.loads(v) if isinstance(v, str) else None for v in df[c]]

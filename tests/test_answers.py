@@ -1,5 +1,5 @@
 "What is read from a study: differences, intervals, figures. Tables here are made up, and only here."
-import json, math, re
+import itertools, json, math, re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -315,7 +315,7 @@ def test_recorded_rows_can_be_believed(file):
     "Each is of the plan, whole, and consistent with itself."
     rows = read_study(file)
     assert len(rows) and rows.options.is_unique
-    planned = {training_key(r['options'], r['seed']) for r in plan_of(file.stem)}
+    planned = {training_key(r['options'], r['seed']) for r in plan_of(file.stem.split('-')[0])}
     assert set(rows.options) <= planned
     for r in rows.itertuples():
         assert json.loads(r.options)['seed'] == r.seed and len(r.accuracies) == r.epochs and r.accuracies[-1] == pytest.approx(r.accuracy, abs=1e-5)
@@ -323,3 +323,12 @@ def test_recorded_rows_can_be_believed(file):
         assert round(r.accuracy*3925) == pytest.approx(r.accuracy*3925, abs=1e-3) # a whole number of validation images
         if isinstance(r.tta_mean, list): assert r.tta_mean[0] == pytest.approx(r.accuracy, abs=2/3925)
     assert (Path(file).parent/'README.md').read_text().count(file.name) >= 1
+
+def test_the_readme_quotes_the_record():
+    "Its table is `use_it_when` of the recorded rows."
+    lines = (RESULTS.parent.parent/'README.md').read_text().splitlines()
+    i = next(i for i,l in enumerate(lines) if l.startswith('| points over normalization only |'))
+    rows = [[c.strip() for c in l.strip('|').split('|')] for l in itertools.takewhile(bool, lines[i:])]
+    want = use_it_when(recorded())
+    assert [r[0] for r in rows[2:]] == list(want.index)
+    assert {(r[0], c): v for r in rows[2:] for c,v in zip(rows[0][1:], r[1:])} == {(k, c): want.loc[k, c] for k in want.index for c in rows[0][1:]}

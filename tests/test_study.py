@@ -104,6 +104,13 @@ def test_a_table_is_read_as_it_was_written(tmp_path):
     assert got[0]['accuracies'] == [.1, .5] and got[0]['tta_mean'] == [.5, .6] and got[1]['tta_mean'] is None and got[0]['options'] == '{"a": 1}'
     assert module._csv(got) == (tmp_path/'s.csv').read_bytes()
 
+def test_rows_from_before_images_were_recorded(tmp_path):
+    "They stay, and the others can be read beside them."
+    rows = [dict(options='a', seed=1, accuracy=.5, accuracies=[.5]), dict(options='b', seed=2, accuracy=.25, accuracies=[.25], val_images=4, right='40')]
+    (tmp_path/'s.csv').write_bytes(module._csv(rows))
+    df = read_study(tmp_path/'s.csv')
+    assert right_images(df.iloc[1]).tolist() == [False, True, False, False] and not isinstance(df.right[0], str)
+
 @pytest.mark.parametrize('data', [b'', b'a,b\n1,2\n', b'\xff\xfe\x00', b'a\n1,2,3\n4\n"'])
 def test_what_is_no_table(tmp_path, data):
     (tmp_path/'s.csv').write_bytes(data)
