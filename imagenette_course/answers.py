@@ -208,7 +208,7 @@ def plot_crossover(
         g = pd.DataFrame([by[n].loc[k] for n in at], index=at)
         sure = [_sure(by[n])[k] for n in at]
         ax.errorbar([n*1.03**(i - 1) for n in at], 100*g.gain, yerr=100*(g.high - g.gain).fillna(0), fmt='o-', capsize=4, label=_name(k)) # beside each other
-        told.append(f'{_name(k)} {_points(g.iloc[-1], sure[-1])}' + ('' if at[-1] == max(by) else f' (at {at[-1]})'))
+        told.append(f'{_name(k)} {_points(g.iloc[-1], sure[-1])}' + ('' if at[-1] == max(by) else f' at {at[-1]}'))
     ax.axhline(0, color='k', lw=1)
     ax.set_xscale('log'); ax.set_xticks(list(by), [str(n) for n in by]); ax.xaxis.set_minor_locator(plt.NullLocator())
     ax.set_xlabel('epochs'); ax.set_ylabel(f'points over "{_name(baseline)}"'); ax.grid(alpha=.3); ax.legend()
@@ -298,7 +298,7 @@ def plot_noise(
     if ax is None: _,ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     t = table[table.kind.isin(kinds)].drop_duplicates('options')
     if t.noise.nunique() < 2: raise BadInput('the table has no trainings with wrong labels')
-    told = []
+    told,found = [],False
     for i,k in enumerate(kinds):
         d = t[t.kind == k]
         ax.scatter(d.noise + i - .5, 100*d.accuracy, s=14, color=f'C{i}', alpha=.6)
@@ -306,9 +306,12 @@ def plot_noise(
         ax.plot(m.index + i - .5, 100*m, 'o-', color=f'C{i}', label=_name(k))
     for noise,d in t.groupby('noise'):
         g = gains(d, kinds[0], study=study) if d.kind.nunique() > 1 else None
-        if g is not None and kinds[1] in g.index: told.append(f'{noise}%: {_points(g.loc[kinds[1]], _sure(g)[kinds[1]])}')
+        if g is None or kinds[1] not in g.index: continue
+        found |= _sure(g)[kinds[1]]
+        told.append(f'{noise}%: {_points(g.loc[kinds[1]], _sure(g)[kinds[1]])}')
     ax.set_xlabel('wrong labels, %'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend()
-    _title(ax, f"{_upper(_name(kinds[1]))} over {_name(kinds[0])}, points at {'; '.join(told)}", _scale(t))
+    if not found: told = [o.replace(' (may be chance)', '') for o in told]
+    _title(ax, f"{_upper(_name(kinds[1]))} {f'over {_name(kinds[0])}' if found else 'gains nothing that is more than chance'}, points at {'; '.join(told)}", _scale(t))
     return ax
 
 # %% ../nbs/does_it_help.ipynb #81571a39
