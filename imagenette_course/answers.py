@@ -356,11 +356,13 @@ def plot_spread(
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='normalize', # kind that the others are compared with
-) -> pd.DataFrame: # a row for each kind: gain in points with its interval at each size and length of training
+) -> pd.DataFrame: # a row for each kind: gain in points with its widest interval that is known, at each size and length of training
     "What the study found of each technique, in one table, with the chance of all trainings of one size pooled."
     t = table[table.noise == 0].drop_duplicates('options')
     by = _longer(t, baseline, table, ['size', 'epochs'])
-    def words(r): return _signed(r.gain) + ('' if math.isnan(r.low) else f' ({_signed(r.low)} to {_signed(r.high)})')
+    def words(r):
+        low,high = (r.low, r.high) if math.isnan(r.low_images) else (r.low_images, r.high_images)
+        return _signed(r.gain) + ('' if math.isnan(low) else f' ({_signed(low)} to {_signed(high)})')
     res = pd.DataFrame({f'{size} px, {n} epochs': g.drop(baseline).apply(words, axis=1) for (size,n),g in by.items()})
     return res.reindex([k for k in dict.fromkeys(t.kind) if k in res.index]).rename(index=_NAMES).fillna('not measured')
 

@@ -31,7 +31,7 @@ _STUDY = dict(runs=1, seed=42, views=0) # what a plan may say beside the options
 def expand_plan(
     plan:dict, # `all`: options by name; `parts`: by name, options and lists of them, and `kinds`: options by name
 ) -> list: # of dicts: part, kind, options (of `imagenette_train`, by name), seed, views (for test time augmentation)
-    "All trainings of a plan, in its order, the seeds last: a study that is stopped has first seeds of all kinds."
+    "All trainings of a plan, in its order, the seeds last: a part that is stopped has first seeds of all its kinds."
     res = []
     for part,o in plan['parts'].items():
         o = {**_STUDY, **plan.get('all', {}), **o}

@@ -209,6 +209,10 @@ def test_use_it_when():
     res = use_it_when(t[t.part.isin(['ladder', 'longer'])])
     assert list(res) == ['32 px, 5 epochs', '32 px, 15 epochs'] and res.loc['CutMix', '32 px, 15 epochs'] == 'not measured'
     assert list(res.index) == ['no normalization', 'label smoothing', 'mixup', 'smoothing and mixup', 'CutMix']
+    rng = np.random.default_rng(0)
+    wide = t[t.part == 'ladder'].assign(val_images=100, right=[np.packbits(rng.random(100) < .6).tobytes().hex() for _ in range(18)])
+    r = gains(wide, study=wide).loc['cutmix']*100
+    assert use_it_when(wide).loc['CutMix', '32 px, 5 epochs'] == f'{r.gain:+.1f} ({r.low_images:+.1f} to {r.high_images:+.1f})'
     assert list(use_it_when(t[t.part.isin(['ladder', 'ladder64'])])) == ['32 px, 5 epochs', '64 px, 5 epochs']
     g = gains(t[t.part == 'ladder'], study=t[t.part.isin(['ladder', 'longer'])]).loc['cutmix']*100
     assert res.loc['CutMix', '32 px, 5 epochs'] == f'{g.gain:+.1f} ({g.low:+.1f} to {g.high:+.1f})'
