@@ -14,6 +14,7 @@ from .mixing import *
 from .techniques import *
 from .further import *
 from .speed import *
+from .sprint import *
 from .checkpoint import *
 from .distributed import *
 from .train import *

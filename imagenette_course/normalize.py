@@ -194,6 +194,12 @@ def _check_facts(path, f):
 def _is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
 
 # %% ../nbs/02_normalize.ipynb #6bc619c2
+def _network(name):
+    "The function that makes the network of this name."
+    if hasattr(xresnet, name): return getattr(xresnet, name)
+    from imagenette_course.sprint import SPRINT_NETS # of a later chapter, which needs this one
+    return SPRINT_NETS[name]
+
 def load_model(
     path:Path, # file of `save_model`
 ) -> Classifier: # on the CPU, ready to be asked
@@ -205,7 +211,7 @@ def load_model(
     _check_facts(path, facts)
     if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
         raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
-    with torch.device('meta'): model = getattr(xresnet, facts['arch'])(n_out=len(facts['classes'])) # shapes alone, no memory
+    with torch.device('meta'): model = _network(facts['arch'])(n_out=len(facts['classes'])) # shapes alone, no memory
     try: model.load_state_dict(tensors, assign=True)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]

@@ -331,25 +331,27 @@ def cached_dls(
     bs:int=64, # images a batch
     size:int=224, # side of the square that the network sees, pixels
     stats:tuple=imagenet_stats, # (mean, std) by channel for normalization, None: pixels stay in 0..1
-    presize:int=None, # side of the stored squares, pixels; None: a quarter more than `size`
+    presize:int=None, # side of the stored squares, pixels; None: a quarter more than `size`, or so many that no crop is enlarged
     files:list=None, # images to use, as from `subset`, None: all
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     workers:int=None, # threads that decode when the store is made; None: one for each core
     min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     max_gb:float=20, # the largest store that may be made, in 10^9 bytes
+    holdout:bool=False, # validate on a tenth of the training images, as `get_dls` does
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
     """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them, later ones
     open the store. Training views are random crops in true proportions, mirrored or not, in changed light, contrast and
     saturation. Raises BadInput, FileNotFoundError or OSError for what can't work."""
     check_range('min_scale', min_scale, .01, 1, float); check_range('max_gb', max_gb, 1e-9, 1e6, float)
-    presize = ifnone(presize, 8*math.ceil(size*1.25/8) if isinstance(size, int) else None)
-    book = get_dls(path, bs, size, stats, presize, files, noise, workers)
+    presize = ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8) if isinstance(size, int) else None)
+    book = get_dls(path, bs, size, stats, presize, files, noise, workers, holdout)
     store = PixelStore([*book.train.items, *book.valid.items], path, presize, workers, max_gb)
     tfms = [] if stats is None else [Normalized.from_stats(*stats)]
-    make = partial(CachedDL, store=store, views=Views(size, stats, min_scale), bs=bs, device=book.device, after_item=ToTensor, after_batch=tfms)
+    views = Views(size, stats, min_scale)
+    make = partial(CachedDL, store=store, views=views, bs=bs, device=book.device, after_item=ToTensor, after_batch=tfms)
     dls = DataLoaders(make(book.train_ds, shuffle=True, drop_last=True), make(book.valid_ds), path=book.path, device=book.device)
     dls.settings = dict(book.settings, workers=workers, min_scale=min_scale, max_gb=max_gb)
-    dls.make, dls.antialias = cached_dls, True # for `at_size` and `save_model`
+    dls.make, dls.antialias, dls.views = cached_dls, True, views # for `at_size`, `save_model`, and images that grow
     return dls
 
 # %% ../nbs/iteration_speed.ipynb #682da45b
