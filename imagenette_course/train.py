@@ -121,7 +121,7 @@ def _check_seeds(o):
 TECHNIQUES = dict(mixup=MixUp, cutmix=CutMix, resizemix=lambda _: ResizeMix(), smooth=LabelSmoothingCrossEntropy, ema=EMA,
                   erase=RandomErasing) # what each option makes of its value
 OPTS = dict(adamw='cycle', ranger='flat', muon='cycle', sprint='linear') # and the schedule that each is used with
-SCHEDULES = dict(cycle=fit, flat=fit_flat, linear=fit_rise_and_fall)
+SCHEDULES = 'cycle', 'flat', 'linear'
 PLAIN = dict(opt='adamw', smooth=None, crop=.75, grow=None) # beside `baseline_recipe`
 
 def _chosen(o, *options):
@@ -154,7 +154,8 @@ def _check_techniques(o):
         both = [k for k in ('epochs', 'size') if o[k] is not None]
         if both: raise BadInput(f'--{both[0]} and --progressive: say it in one of them, --progressive names epochs and sizes')
         if o.grow: raise BadInput('--grow and --progressive: both let images grow; say one of them')
-        if o.schedule or o.opt == 'ranger': raise BadInput('--progressive has a schedule of its own in each stage: leave --schedule and --opt ranger away')
+        if o.opt == 'ranger': raise BadInput('--opt ranger and --progressive: ranger has a schedule of its own, flat and then a cosine; say one of them')
+        if o.schedule: raise BadInput('--schedule and --progressive: each stage has a schedule of its own; leave --schedule away')
         try: parse_stages(o.progressive, ifnone(o.bs, 2), ifnone(o.lr, 1e-3))
         except BadInput as e: raise BadInput(f'--progressive {o.progressive}: {e}') from e
 
@@ -197,7 +198,7 @@ def _check_growth(o):
 def _usual(o, path):
     "What the options are that were not given: the sprint's, or chapter 01's with `--book` and for other networks."
     r = {**baseline_recipe(path), **PLAIN} if o.book or o.arch not in (None, *SPRINT_NETS) else recipe(path)
-    return AttrDict(r, arch=r['arch'].__name__, schedule=OPTS[o.opt or r['opt']], grow=None if o.progressive else r['grow'])
+    return AttrDict(r, arch=r['arch'].__name__, **dict.fromkeys(('schedule', 'grow')) if o.progressive else dict(schedule=OPTS[o.opt or r['opt']], grow=r['grow']))
 
 def _fill_in(o, path, files):
     "Sets the options that were not given. Raises BadInput for what can't be trained with these images."
@@ -398,7 +399,8 @@ def _fit(o, learn, cbs):
     "Trains in one stage or several."
     if o.progressive is not None: return progressive_fit(learn, _stages(o), name=_title(o), cbs=cbs)
     if o.grow and o.grow < o.size: cbs = [*cbs, GrowImages(o.grow)]
-    return SCHEDULES[o.schedule](learn, o.epochs, o.lr, name=_title(o), cbs=cbs)
+    how = dict(cycle=fit, flat=fit_flat, linear=fit_rise_and_fall)[o.schedule]
+    return how(learn, o.epochs, o.lr, name=_title(o), cbs=cbs)
 
 def _tta_accuracy(o, learn):
     "The accuracy on the validation set over `o.tta` views, and the seconds it took."

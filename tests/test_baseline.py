@@ -24,11 +24,11 @@ class Pool(nn.Sequential):
 def dls(tiny): return get_dls(tiny, 8, 32, workers=0)
 
 def test_recipe(sample, tmp_path, monkeypatch):
-    assert recipe(sample) == dict(arch=xresnet18, size=64, bs=16, epochs=5, lr=3e-3)
+    assert baseline_recipe(sample) == dict(arch=xresnet18, size=64, bs=16, epochs=5, lr=3e-3)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert recipe(tmp_path) == dict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
+    assert baseline_recipe(tmp_path) == dict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    assert recipe(tmp_path) == dict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3) # the book's
+    assert baseline_recipe(tmp_path) == dict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3) # the book's
 
 def test_learner(dls):
     learn = get_learner(dls, xresnet18)
@@ -186,14 +186,14 @@ def test_confusion_figure():
 @pytest.mark.slow
 def test_the_sample_teaches(sample):
     "Hard enough that a better method can win, easy enough to be learned in a minute."
-    r = recipe(sample)
+    r = baseline_recipe(sample)
     run = fit(get_learner(get_dls(sample, r.bs, r.size), r.arch), r.epochs, r.lr)
     assert .75 <= run.accuracy <= .97
     assert run.history[0]['accuracy'] < run.accuracy
 
 @pytest.mark.gpu
 def test_training_on_the_gpu(sample):
-    r = recipe(sample)
+    r = baseline_recipe(sample)
     learn = get_learner(get_dls(sample, r.bs, r.size), r.arch)
     run = fit(learn, r.epochs, r.lr)
     assert next(learn.model.parameters()).is_cuda and run.device == torch.cuda.get_device_name()

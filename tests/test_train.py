@@ -25,7 +25,7 @@ from imagenette_course.mixing import CutMix, RandomMix, ResizeMix
 from imagenette_course.techniques import EMA, BlurPool, RandomErasing, muon, use_blur_pool
 from imagenette_course.train import *
 
-FAST = ('--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
+FAST = ('--arch', 'xresnet18', '--epochs', 1, '--size', 32, '--bs', 8, '--workers', 0)
 RESULT_FILES = {'summary.json', 'options.toml', 'history.csv', 'loss.png', 'confusion.png', 'model.safetensors'}
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_summary(result, tiny):
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
                                 out=str(result[1]), force=False, skip_bad=False, mixup=None, cutmix=None, resizemix=False, mix_p=None, smooth=None, progressive=None, tta=0,
-                                erase=None, ema=None, opt='adamw', blur=False, save_memory=False, noise=0, no_normalize=False, book=False, resume=False, tensorboard=False)
+                                erase=None, ema=None, opt='adamw', schedule='cycle', crop=.75, grow=None, no_whiten=False, blur=False, save_memory=False, noise=0, holdout=False, no_normalize=False, book=False, resume=False, tensorboard=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -149,7 +149,7 @@ def test_techniques(tiny, tmp_path, monkeypatch, capsys):
 
 def spied(monkeypatch, tiny, tmp_path, **options):
     "The learner and the loaders that `train` makes for these options."
-    got = {}
+    got, options = {}, dict(arch='xresnet18') | options
     def no_fit(learn, *args, **kwargs): got['learn'], learn.spied_name = learn, kwargs['name']; raise BadInput('seen')
     for o in ('fit', 'fit_flat', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
     with pytest.raises(BadInput, match='seen'): train(tiny, out=tmp_path/'a', force=True, size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
@@ -268,7 +268,7 @@ def stopped(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 2, tiny, tmp_path/'a', **SMALL, mixup=.2)
     return tmp_path/'a'
 
-SMALL = dict(epochs=3, size=32, bs=8, workers=0)
+SMALL = dict(arch='xresnet18', epochs=3, size=32, bs=8, workers=0)
 
 def ok(monkeypatch, *args):
     with pytest.raises(SystemExit) as e: run_here(monkeypatch, *args)
@@ -286,7 +286,7 @@ def test_resume_needs_no_other_option(stopped, tiny, tmp_path, monkeypatch, caps
     assert all(torch.equal(a[k], b[k]) for k in a) and {o.name for o in stopped.iterdir()} == RESULT_FILES
 
 @pytest.mark.parametrize('args,words', [(('--mixup', .4), '--mixup was 0.2 and is 0.4'), (('--epochs', 5), '--epochs was 3 and is 5'), (('--seed', 7), '--seed was 42 and is 7'),
-                                        (('--book',), '--book was False and is True'), (('--lr', .1, '--bs', 4), '--lr was 0.003 and is 0.1'), (('--force',), '--resume and --force')])
+                                        (('--book',), '--book'), (('--lr', .1, '--bs', 4), '--lr was 0.003 and is 0.1'), (('--force',), '--resume and --force')])
 def test_resumed_with_other_options(stopped, refused, args, words):
     before = {o.name: o.read_bytes() for o in stopped.iterdir()}
     refused(['--out', stopped, '--resume', *args], words)
@@ -422,7 +422,7 @@ def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
     (('--arch', 'vgg'), '--arch vgg: it must be one of xresnet101'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'),
     (('--data', 'nowhere'), "'nowhere' is neither"), (('--mixup', 0), '--mixup: alpha=0'), (('--mixup', -1), '--mixup: alpha=-1'),
     (('--smooth', 1), '--smooth: eps=1'), (('--smooth', -.1), '--smooth: eps=-0.1'), (('--tta', -1), '--tta=-1'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
-    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'xresnet18 needs images of 17 px or more'), (('--size', 16), '16 px are too small'),
+    (('--progressive', '2'), "'2'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'sprintnet needs images of 18 px or more'), (('--size', 16), '16 px are too small'),
     (('--progressive', '1:32:41'), 'bs=41'), (('--progressive', '1:32:1'), 'bs=1'), (('--data', 'nowhere', '--noise', 3), '--noise=3'), (('--progressive', '1:x'), "'1:x'"),
     (('--cutmix', 0), '--cutmix: alpha=0'), (('--erase', 2), '--erase: p=2'), (('--ema', -1), '--ema: decay=-1'), (('--opt', 'sgd'), '--opt sgd: it must be one of adamw, ranger, muon'),
     (('--mix_p', '.5'), 'nothing is mixed'), (('--mixup', .4, '--mix_p', 'a'), '--mix_p a: it must be a number for each'), (('--mixup', .4, '--mix_p', '.5,.5'), '--mix_p .5,.5: it holds 2 numbers, and 1 of'),
@@ -487,14 +487,14 @@ def test_the_disk_is_full(tiny, tmp_path):
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit', stop)
+    monkeypatch.setattr(train_module, 'fit_rise_and_fall', stop)
     with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
     assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
 
 def test_ctrl_c_of_a_forced_run_says_nothing_of_the_old_one(result, tiny, tmp_path, monkeypatch, capsys):
     (tmp_path/'history.csv').write_bytes((result[1]/'history.csv').read_bytes())
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit', stop)
+    monkeypatch.setattr(train_module, 'fit_rise_and_fall', stop)
     with pytest.raises(SystemExit): imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
     assert 'stopped before an epoch was finished' in capsys.readouterr().err
 
