@@ -17,18 +17,19 @@ from .resize import check_map
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner, fast_settings
 
-# %% ../nbs/sprint.ipynb #1a822741
+# %% ../nbs/sprint.ipynb #2ef500e7
 def conv_group(
     n_in:int, # maps of the input
     n_out:int, # maps of the output
 ) -> nn.Sequential: # (n, n_in, h, w) to (n, n_out, h//2, w//2)
     "Two 3x3 convolutions with a max pooling between them; batch normalization and GELU after both."
-    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(n_out), nn.GELU(),
-                         nn.Conv2d(n_out, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.GELU())
+    first,second = (nn.Conv2d(n, n_out, 3, padding=1, bias=False) for n in (n_in, n_out))
+    return nn.Sequential(first, nn.MaxPool2d(2), nn.BatchNorm2d(n_out), nn.GELU(),
+                         second, nn.BatchNorm2d(n_out), nn.GELU())
 
 class SprintNet(nn.Module):
-    """A plain convolutional network without shortcuts: 4x4 filters, groups of wide 3x3 convolutions, and the maximum over the last
-    map. For images of 18 px or more. The form follows Page 2018 and Jordan 2024."""
+    """A network without shortcuts: 4x4 filters, groups of wide 3x3 convolutions, the maximum of each last map. For images
+    of 18 px or more. The form follows Page 2018 and Jordan 2024."""
     def __init__(self,
         n_out:int=10, # number of classes
         widths:tuple=(128, 320, 512), # maps of each group
@@ -49,28 +50,28 @@ class SprintNet(nn.Module):
         weight.copy_(whitening_filters(x, len(weight)//2)).requires_grad_(False)
         return self
 
-# %% ../nbs/sprint.ipynb #931a557a
+# %% ../nbs/sprint.ipynb #70ef4c10
 def sprintnet(
     n_out:int=10, # number of classes
 ) -> SprintNet: # fresh
-    "The sprint's network: 5.6 million weights."
+    "The sprint's network: 5.3 million weights."
     return SprintNet(n_out)
 
 def sprintnet_small(
     n_out:int=10, # number of classes
 ) -> SprintNet: # fresh
-    "Three quarters of its width: 3.2 million weights, about 0.6 of its time."
+    "Three quarters of the width: 3.2 million weights."
     return SprintNet(n_out, (96, 256, 384))
 
-# %% ../nbs/sprint.ipynb #1facd1cc
+# %% ../nbs/sprint.ipynb #c9421caa
 def whitening_filters(
     x:torch.Tensor, # normalized float images (n, c, h, w)
     n_filters:int=24, # how many of the leading directions to keep, 1..c*side*side
     side:int=4, # of a patch, pixels
     eps:float=1e-2, # added to each variance before its root is taken, so that faint directions are not blown up
 ) -> torch.Tensor: # float32 (2*n_filters, c, side, side): the filters, then their negatives
-    """Filters whose responses to the patches of `x`, two pixels apart, are uncorrelated and have variance v/(v + eps), where v is
-    the variance along a filter: the eigenvectors of the patches' covariance. Raises BadInput. Page 2018; Jordan 2024."""
+    """The leading eigenvectors of the covariance of patches two pixels apart, each divided by √(v + eps), where v is its
+    variance: their responses are uncorrelated. Raises BadInput. Page 2018; Jordan 2024."""
     check_floats('x', x, 4); check_range('side', side, 1, min(x.shape[-2:]))
     check_range('n_filters', n_filters, 1, x.shape[1]*side**2)
     patches = F.unfold(x.as_subclass(torch.Tensor).double(), side, stride=2).transpose(1, 2).flatten(0, 1)
@@ -80,7 +81,7 @@ def whitening_filters(
     filters = filters.reshape(n_filters, -1, side, side)
     return torch.cat([filters, -filters]).float()
 
-# %% ../nbs/sprint.ipynb #1f0c349d
+# %% ../nbs/sprint.ipynb #cc62a717
 _NS = 3.4445, -4.7750, 2.0315 # Jordan's coefficients for the Newton-Schulz iteration
 
 def orthogonalize(
@@ -88,8 +89,8 @@ def orthogonalize(
     steps:int=4, # of the iteration
     dtype:torch.dtype=torch.bfloat16, # in which products are computed
 ) -> torch.Tensor: # `dtype` (rows, cols)
-    """The matrix with the singular vectors of `m`, and singular values near 1 (0.7 to 1.2 where they are not tiny in `m`). Newton-Schulz
-    iteration, Jordan et al. 2024; the products are of the small side's square alone, and the long side is used twice."""
+    """The matrix with the singular vectors of `m` and singular values near 1, 0.7 to 1.2 where those of `m` are not tiny.
+    The Newton-Schulz iteration of Jordan et al. 2024, on the small side's square; the long side is used twice."""
     if m.shape[0] > m.shape[1]: return orthogonalize(m.T, steps, dtype).T
     a,b,c = _NS
     x = (m/m.norm().clamp_min(1e-30)).to(dtype) # zeros stay zeros
@@ -101,7 +102,7 @@ def orthogonalize(
         total = p if total is None else p @ total
     return total @ x
 
-# %% ../nbs/sprint.ipynb #a716d66f
+# %% ../nbs/sprint.ipynb #36b8423f
 def _muon_step(w, state, group):
     "A step of Muon on one kernel."
     if not state: state['momentum_buffer'] = torch.zeros_like(w)
@@ -115,16 +116,15 @@ def _adamw_step(weights, states, group):
     "A step of PyTorch's AdamW on all weights that are no kernels."
     if not weights: return
     for w,s in zip(weights, states):
-        if not s: s.update(step=torch.zeros((), device=w.device), exp_avg=torch.zeros_like(w), exp_avg_sq=torch.zeros_like(w))
+        if not s: s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=w.new_zeros(()))
     means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
-    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=True,
-          amsgrad=False, beta1=.9, beta2=.999, lr=group['lr']*group['adam_ratio'], weight_decay=.01, eps=1e-8, maximize=False)
+    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=True, amsgrad=False, maximize=False,
+          beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=.01)
 
-# %% ../nbs/sprint.ipynb #c0c45a2e
+# %% ../nbs/sprint.ipynb #ffd28252
 class SprintMuon(torch.optim.Optimizer):
-    """Muon for the kernels of convolutions, each kept at a norm of √n_out, and AdamW for all else. For networks whose convolutions
-    are followed by normalization, so that the size of a kernel makes no difference. Raises BadInput for a number out of range.
-    Jordan et al. 2024."""
+    """Muon for the kernels of convolutions, each kept at a norm of √n_out, and AdamW for all else. For networks in which
+    normalization follows each convolution. Raises BadInput for a number out of range. Jordan et al. 2024."""
     def __init__(self,
         params, # parameters, or a list of groups
         lr:float=.17, # largest step of a kernel along each of its directions
@@ -132,7 +132,8 @@ class SprintMuon(torch.optim.Optimizer):
         adam_ratio:float=.035, # AdamW's rate, as a part of `lr`
     ):
         for name,v in (('lr', lr), ('adam_ratio', adam_ratio)): check_range(name, v, 0, None, float)
-        super().__init__(params, dict(lr=lr, momentum=check_range('momentum', momentum, 0, 1, float), adam_ratio=adam_ratio))
+        check_range('momentum', momentum, 0, 1, float)
+        super().__init__(params, dict(lr=lr, momentum=momentum, adam_ratio=adam_ratio))
     @torch.no_grad()
     def step(self,
         closure=None, # computes the loss anew, None: it has been computed
@@ -148,7 +149,7 @@ class SprintMuon(torch.optim.Optimizer):
 
 sprint_opt = partial(OptimWrapper, opt=SprintMuon) # for a learner's `opt_func`
 
-# %% ../nbs/sprint.ipynb #1be45a72
+# %% ../nbs/sprint.ipynb #b9fba843
 @patch
 def fit_linear(self:Learner,
     n_epoch:int, # passes over the training images
@@ -167,13 +168,13 @@ def fit_rise_and_fall(
     cbs=None, # callbacks for this run alone
     show:bool=True, # False: print nothing
 ) -> Run: # filled
-    "`fit` with `fit_linear` in place of fastai's one cycle. Raises BadInput for a bad number, or a learner without accuracy."
+    "`fit` with `fit_linear`. Raises BadInput for a bad number, or a learner without accuracy."
     run = new_run(learn, epochs, lr, name, cbs)
     run.settings['schedule'] = 'linear'
     fit_recorded(learn.fit_linear, epochs, lr, RecordRun(run), cbs, show)
     return run
 
-# %% ../nbs/sprint.ipynb #d6ac7b93
+# %% ../nbs/sprint.ipynb #441b117d
 def epoch_sizes(
     epochs:int, # of the training
     first:int, # side of the images in the first epoch, pixels
@@ -186,8 +187,8 @@ def epoch_sizes(
     return [first + int(o + 1e-9)//step*step for o in grown[:-1]] + [last]
 
 class GrowImages(Callback):
-    """Lets the images of `cached_dls` grow from epoch to epoch, those of validation as well, and ends at the loaders' own size.
-    Raises BadInput for loaders of another kind, and a size that is too small for the network or above theirs."""
+    """Lets the images of `cached_dls` grow from epoch to epoch, in validation as well, up to the loaders' size. Raises
+    BadInput for loaders of another kind, and a first size that is too small for the network or above theirs."""
     def __init__(self,
         first:int, # side of the images in the first epoch, pixels
     ): self.first,self.views = check_range('first', first, 8, 2048),None
@@ -202,7 +203,7 @@ class GrowImages(Callback):
     def after_stop(self): # `fit_recorded` calls it for Ctrl-C and errors
         if self.views: self.after_fit()
 
-# %% ../nbs/sprint.ipynb #537b3a28
+# %% ../nbs/sprint.ipynb #e69789ae
 SPRINT_NETS = dict(sprintnet=sprintnet, sprintnet_small=sprintnet_small)
 
 def whitened(
@@ -219,6 +220,7 @@ def whitened(
 
 def sprint_learner(
     dls:DataLoaders, # as from `cached_dls`
+    arch=sprintnet, # function that makes a `SprintNet`, with a parameter `n_out`
     loss_func=None, # of logits (n, c) and labels (n,); None: cross entropy with label smoothing of 0.1
     cbs=None, # callbacks
     metrics=None, # further metrics, beside accuracy
@@ -226,19 +228,19 @@ def sprint_learner(
     **kwargs # for `fast_learner`
 ) -> Learner: # with a fresh whitened `SprintNet`, Muon, and the metric accuracy
     "The sprint's learner: `fast_learner` with its network, optimizer and loss. Raises BadInput."
-    kwargs = {'opt_func': sprint_opt, **kwargs}
-    learn = fast_learner(dls, whitened(sprintnet, dls), ifnone(loss_func, LabelSmoothingCrossEntropy()), cbs, metrics, seed, **kwargs)
-    learn.arch = 'sprintnet'
+    loss_func = ifnone(loss_func, LabelSmoothingCrossEntropy())
+    learn = fast_learner(dls, whitened(arch, dls), loss_func, cbs, metrics, seed, **{'opt_func': sprint_opt, **kwargs})
+    learn.arch = arch.__name__
     return learn
 
-# %% ../nbs/sprint.ipynb #0e9febdb
+# %% ../nbs/sprint.ipynb #8a4b06e9
 def recipe(
     path:Path, # folder with the dataset
-) -> AttrDict: # arch, size (pixels), bs (images), epochs, lr; opt, schedule; smooth (eps), crop (part of the area), grow (pixels)
+) -> AttrDict: # options of `imagenette_train`, by name; `arch` is a function
     "What to train here: the sprint, on every device; shorter and smaller on the drawn sample."
-    sprint = dict(arch=sprintnet, bs=128, epochs=5, lr=.17, opt='sprint', schedule='linear', smooth=.1, crop=.5, grow=48, size=112)
-    if is_sample(path): sprint.update(bs=32, epochs=5, size=64)
-    return AttrDict(sprint)
+    size,bs = (64, 32) if is_sample(path) else (112, 128)
+    return AttrDict(arch=sprintnet, size=size, bs=bs, epochs=5, lr=.17, opt='sprint', schedule='linear',
+                    smooth=.1, crop=.5, grow=48)
 
 def sprint(
     path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
@@ -250,5 +252,5 @@ def sprint(
     r = recipe(path)
     n = sum(o.parent.parent.name == 'train' for o in image_files(path))
     dls = cached_dls(path, min(r.bs, n), ifnone(size, r.size), min_scale=r.crop)
-    learn = sprint_learner(dls, seed=seed)
-    return learn, fit_rise_and_fall(learn, ifnone(epochs, r.epochs), r.lr, name='sprint', cbs=GrowImages(min(r.grow, dls.settings['size'])))
+    learn, grow = sprint_learner(dls, seed=seed), GrowImages(min(r.grow, dls.settings['size']))
+    return learn, fit_rise_and_fall(learn, ifnone(epochs, r.epochs), r.lr, name='sprint', cbs=grow)

@@ -66,7 +66,7 @@ def test_a_plan_that_is_not_there(tmp_path):
         read_plan(tmp_path/'p.toml')
     assert find_plan(tmp_path/'p.toml') == tmp_path/'p.toml'
 
-@pytest.mark.parametrize('name', ['sample', 'cpu', 'gpu', 'leaderboard'], ids='plan_{}'.format)
+@pytest.mark.parametrize('name', ['sample', 'cpu', 'gpu', 'leaderboard', 'sprint'], ids='plan_{}'.format)
 def test_plans_of_the_package(name):
     runs = read_plan(find_plan(name))
     assert len({(r['part'], training_key(r['options'], r['seed'])) for r in runs}) == len(runs), 'a part has the same training twice'
