@@ -9,10 +9,9 @@ __all__ = ['keep_mask', 'kept_share', 'cut_pairs', 'cutmix', 'draw_boxes', 'shri
 # %% ../nbs/mixing.ipynb #51e92709
 import math, random
 from .dataset import BadInput, check_floats, check_labels, check_range
-from .mixup import MixUp, _check_pairs, _check_values, draw_lam, mix_pairs
+from .mixup import MixUp, check_alone, check_pairs, check_values, draw_lam, mix_pairs
 import torch
 from fastai.callback.core import Callback
-from fastai.callback.mixup import MixHandler
 
 # %% ../nbs/mixing.ipynb #a5aaca6f
 def _covered(start, length, n):
@@ -26,7 +25,7 @@ def _check_boxes(boxes, h, w):
     if not (isinstance(boxes, torch.Tensor) and boxes.dtype == torch.int64 and boxes.ndim == 2 and boxes.shape[1] == 4):
         kind = f'{boxes.dtype} of shape {tuple(boxes.shape)}' if isinstance(boxes, torch.Tensor) else type(boxes).__name__
         raise BadInput(f'boxes is {kind}: it must be int64 of shape (n, 4): top, left, height, width')
-    _check_values('boxes, height or width,', boxes[:,2:], 0, 2**31)
+    check_values('boxes, height or width,', boxes[:,2:], 0, 2**31)
     return boxes
 
 # %% ../nbs/mixing.ipynb #84868caa
@@ -55,7 +54,7 @@ def _check_paste(x, boxes, perm):
     "Raises BadInput unless `boxes` and `perm` fit a batch of images."
     n,_,h,w = check_floats('x', x, 4).shape
     if len(_check_boxes(boxes, h, w)) != n: raise BadInput(f'boxes holds {len(boxes)} boxes: x has {n} images')
-    _check_pairs(1., perm, n)
+    check_pairs(1., perm, n)
 
 def _paste(x, patch, boxes):
     "`x` with `patch` inside the boxes, in the memory of `patch`."
@@ -98,7 +97,7 @@ def cutmix(
 def _check_side(side, h, w):
     "`side` as float32; raises BadInput unless it is a tensor (n,) of floats in 0..1."
     check_range('h', h, 1); check_range('w', w, 1)
-    _check_values('side', check_floats('side', side, 1), 0, 1)
+    check_values('side', check_floats('side', side, 1), 0, 1)
     return side.float()
 
 def _anywhere(side, n):
@@ -202,7 +201,6 @@ class CutMix(MixUp):
         n,_,h,w = check_floats('x', self.x, 4).shape
         self.boxes = self.new_boxes(n, h, w)
         self.lam,self.perm = kept_share(self.boxes, h, w), torch.randperm(n, device=self.x.device)
-    def before_fit(self): _check_alone(self.learn)
     def before_batch(self):
         self.draw()
         self.learn.xb = tuple(self.pairs(x, self.boxes, self.perm) for x in self.xb)
@@ -249,14 +247,14 @@ def _check_mixes(mixes, p):
 class RandomMix(Callback):
     """Picks one of several callbacks for each training batch, or none. Raises BadInput for callbacks of another kind, for
     probabilities that are none or add up to more than 1, and in training beside another callback that mixes."""
-    order,run_valid = MixUp.order,False
+    order,run_valid,mixes_images = MixUp.order,False,True
     def __init__(self,
         mixes:list, # to pick from: `MixUp`, `CutMix`, `ResizeMix`
         p:list, # probability of each, 1 or less in all; the other batches stay plain
     ):
         self.each,self.p = _check_mixes(mixes, p)
         self.mixes,self.now = ' + '.join(f'{q:g} {_settings(o)}' for q,o in zip(self.p, self.each)), None # text: the record of a run shows it
-    def before_fit(self): _check_alone(self.learn)
+    def before_fit(self): check_alone(self.learn)
     def before_batch(self):
         self.now = random.choices([*self.each, None], [*self.p, max(0., 1 - sum(self.p))])[0]
         self.pass_on('before_batch')
@@ -265,10 +263,3 @@ class RandomMix(Callback):
         if self.now is None: return
         self.now.learn = self.learn
         getattr(self.now, event)()
-
-# %% ../nbs/mixing.ipynb #9467e6ac
-def _check_alone(learn):
-    "Raises BadInput when more than one callback of a learner mixes images."
-    found = [_what(o) for o in learn.cbs if isinstance(o, (MixUp, RandomMix, MixHandler))]
-    if len(found) > 1: raise BadInput(f"{' and '.join(found)} are in the learner: both would mix the images, and the loss "
-                                      "would know of one; give them to RandomMix")

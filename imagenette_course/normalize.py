@@ -7,6 +7,7 @@ __all__ = ['batch_stats', 'dataset_stats', 'write_aside', 'model_facts', 'save_m
 
 # %% ../nbs/02_normalize.ipynb #57f97dd1
 import json, os
+from copy import deepcopy
 from .dataset import BadInput, NamedImage, check_floats, check_range, to_rgb
 from .baseline import ARCHS
 from fastai.vision.all import *
@@ -79,7 +80,7 @@ def model_facts(
 ) -> dict: # arch, classes, size and presize (pixels), mean, std, accuracy
     "What has to be known to use the weights; `blur` where `use_blur_pool` was at work. Raises BadInput for a network or loaders that a file can't describe."
     arch, settings = getattr(learn, 'arch', None), getattr(learn.dls, 'settings', {})
-    if arch not in ARCHS: raise BadInput(f'arch={arch!r}: make the learner with get_learner and one of {", ".join(ARCHS)}')
+    if arch is None: raise BadInput('learn does not know its network: make it with get_learner')
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
@@ -100,13 +101,17 @@ def save_model(
     learn:Learner, # trained, as from `get_learner`
     path:Path, # file to write, *.safetensors
     accuracy:float=None, # 0..1 on the validation set; None: measured now
+    arch=None, # function that makes the network, with a parameter `n_out`, for one that is not in ARCHS
 ):
     """Writes one `.safetensors` file with the weights and, in its metadata as JSON, mean, std, class names,
-    architecture, size and accuracy. Raises BadInput for what a file can't describe, OSError when it can't be written."""
+    architecture, size and accuracy. What `load_model` will build is asked first: it must answer as the network does.
+    Raises BadInput for what a file can't describe, OSError when it can't be written."""
     path = Path(path)
     if path.suffix != '.safetensors': raise BadInput(f'{path}: the name must end in .safetensors')
     tensors = {k: v.detach().cpu().contiguous() for k,v in learn.model.state_dict().items()}
-    write_aside(path, safetensors_bytes(tensors, metadata={_key: json.dumps(model_facts(learn, accuracy))}))
+    facts = dict(model_facts(learn, accuracy), **({} if arch is None else dict(own=True)))
+    _check_same(learn.model, facts, tensors, arch)
+    write_aside(path, safetensors_bytes(tensors, metadata={_key: json.dumps(facts)}))
 
 # %% ../nbs/02_normalize.ipynb #631d7cdb
 class Classifier(nn.Module):
@@ -181,7 +186,7 @@ def _facts(path, metadata):
 # %% ../nbs/02_normalize.ipynb #e1df5a83
 def _check_facts(path, f):
     "Raises BadInput when what the file says of itself can't be."
-    if f['arch'] not in ARCHS: raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
+    if f['arch'] not in ARCHS and not f.get('own'): raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
     check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
     c = f['classes']
     if not (_is_list(c, str) and 0 < len(c) == len(set(c))): raise BadInput(f'{path}: its classes are no list of different names')
@@ -200,8 +205,33 @@ def _network(name):
     from imagenette_course.sprint import SPRINT_NETS # of a later chapter, which needs this one
     return SPRINT_NETS[name]
 
+def _built(facts, tensors, arch):
+    "The network that a file describes. Raises RuntimeError when the weights do not fit it."
+    n_out = len(facts['classes'])
+    if arch is not None: model = arch(n_out=n_out)
+    else:
+        with torch.device('meta'): model = _network(facts['arch'])(n_out=n_out) # shapes alone, no memory
+    model.load_state_dict(tensors, assign=True)
+    if facts.get('blur'):
+        from imagenette_course.techniques import use_blur_pool # of a later chapter, which needs this one
+        use_blur_pool(model)
+    return model.float()
+
+@torch.no_grad()
+def _check_same(model, facts, tensors, arch):
+    "Raises BadInput unless what will be loaded answers as `model` does."
+    if facts['arch'] not in ARCHS and arch is None:
+        raise BadInput(f"{facts['arch']} is no network of this package: give the function that makes it, as arch, here and to load_model")
+    x, mine = torch.rand(2, 3, facts['size'], facts['size']), deepcopy(model).cpu().float().eval()
+    want = type(mine).forward(mine, x) # without bfloat16
+    try: got = _built(facts, tensors, arch).eval()(x)
+    except RuntimeError: got = None
+    if got is None or got.shape != want.shape or not torch.allclose(got, want, 1e-3, 1e-3*want.abs().max().item(), equal_nan=True):
+        raise BadInput(f"{facts['arch']} alone makes another network than this one: give the function that makes it, as arch, here and to load_model")
+
 def load_model(
     path:Path, # file of `save_model`
+    arch=None, # function that makes the network, for one that was saved with `arch`
 ) -> Classifier: # on the CPU, ready to be asked
     """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities. Nothing in the
     file is executed. Raises BadInput for a file that is damaged, lacks its metadata or does not fit its architecture."""
@@ -211,12 +241,10 @@ def load_model(
     _check_facts(path, facts)
     if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
         raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
-    with torch.device('meta'): model = _network(facts['arch'])(n_out=len(facts['classes'])) # shapes alone, no memory
-    try: model.load_state_dict(tensors, assign=True)
+    if facts.get('own') and arch is None:
+        raise BadInput(f"{path} holds a network of its own, {facts['arch']}: give the function that makes it, as arch")
+    try: model = _built(facts, tensors, arch)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]
         raise BadInput(f"{path} does not fit the network {facts['arch']} with {len(facts['classes'])} classes: {what}") from e
-    if facts.get('blur'):
-        from imagenette_course.techniques import use_blur_pool # of a later chapter, which needs this one
-        use_blur_pool(model)
-    return Classifier(model.float(), *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)
+    return Classifier(model, *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)

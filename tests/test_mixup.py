@@ -15,7 +15,8 @@ from imagenette_course.baseline import fit, get_learner, no_output
 from imagenette_course.dataset import BadInput, get_dls
 from imagenette_course.mixup import *
 from imagenette_course.mixup import MixUp # fastai exports another class of this name
-from fastai.callback.mixup import MixUp as FastaiMixUp
+from fastai.callback.mixup import CutMix as FastaiCutMix, MixUp as FastaiMixUp
+from fastai.vision.models.xresnet import xresnet18
 from fastai.vision.all import (Callback, CancelFitException, ClassificationInterpretation, CrossEntropyLossFlat, BCEWithLogitsLossFlat,
     DataLoader, DataLoaders, GradientAccumulation, LabelSmoothingCrossEntropyFlat, Learner, MSELossFlat, TensorImage, accuracy, plt, set_seed)
 from torchvision.transforms import v2
@@ -534,3 +535,12 @@ def test_training_on_the_gpu_in_bf16(tiny):
     dls = get_dls(tiny, 8, 32, workers=0)
     learn = get_learner(dls, Pool, cbs=MixUp).to_bf16()
     assert math.isfinite(fit(learn, 1, 1e-2, show=False).history[-1]['train_loss']) and learn.mix_up.lam.is_cuda
+
+# ---- never two that mix
+
+def test_two_callbacks_that_mix_are_refused(tiny):
+    "Twice ours, or ours and fastai's, in the learner or for one fit."
+    dls = get_dls(tiny, 8, 32, workers=0)
+    for a,b in ((MixUp(.4), MixUp(.4)), (MixUp(.4), FastaiMixUp(.4)), (FastaiCutMix(1.), MixUp(.4))):
+        learn = get_learner(dls, partial(xresnet18, widen=.125), cbs=a)
+        with pytest.raises(BadInput, match='both would mix the images'): fit(learn, 1, 1e-3, cbs=b, show=False)

@@ -1,12 +1,12 @@
 "Statistics of images, and the file that carries them with the weights."
 import json, os, pickle
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from fastai.vision.all import Learner, first, imagenet_stats, xresnet18
+from fastai.vision.all import Learner, MaxPool, first, imagenet_stats, xresnet18
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -248,7 +248,7 @@ def test_inputs_that_are_refused(file, x, words):
     assert words in str(e.value)
 
 def test_what_cannot_be_described(tiny, learn, tmp_path):
-    with pytest.raises(BadInput, match="arch='resnet18'"): save_model(_named(learn, 'resnet18'), tmp_path/'m.safetensors')
+    with pytest.raises(BadInput, match='resnet18 is no network of this package'): save_model(_named(learn, 'resnet18'), tmp_path/'m.safetensors')
     with pytest.raises(BadInput, match='must end in .safetensors'): save_model(learn, tmp_path/'m.pth')
     with pytest.raises(OSError, match='could not be written.*there is no folder'): save_model(learn, tmp_path/'no'/'m.safetensors', .1)
     assert list(tmp_path.iterdir()) == []
@@ -277,3 +277,19 @@ def test_the_loaded_model_on_the_gpu(file):
     x = (255*images((3, 3, 40, 50), 0)).byte()
     a,b = load_model(file)(x), load_model(file).cuda()(x.cuda())
     for p,q in zip(a, b): assert p == pytest.approx(q, abs=1e-3)
+
+# ---- what is loaded is what was saved
+
+def test_a_changed_network_is_refused_or_comes_back(tiny, tmp_path):
+    "A pooling that leaves no trace in the weights; without the function that makes it the file can't be written, nor read."
+    dls, arch = get_dls(tiny, 8, 32), partial(xresnet18, widen=.25, pool=MaxPool)
+    learn = get_learner(dls, arch)
+    for name in ('xresnet18', 'mine'):
+        learn.arch = name
+        with pytest.raises(BadInput, match='give the function that makes it'): save_model(learn, tmp_path/'m.safetensors', .5)
+        assert not (tmp_path/'m.safetensors').exists()
+    with pytest.raises(BadInput, match='give the function'): save_model(learn, tmp_path/'m.safetensors', .5, arch=partial(xresnet18, widen=.25))
+    save_model(learn, tmp_path/'m.safetensors', .5, arch=arch)
+    with pytest.raises(BadInput, match='give the function'): load_model(tmp_path/'m.safetensors')
+    x = torch.rand(3, 3, 32, 32)
+    with torch.no_grad(): torch.testing.assert_close(load_model(tmp_path/'m.safetensors', arch).model(x), learn.model.cpu().eval()(x), rtol=0, atol=1e-6)
