@@ -8,7 +8,7 @@ __all__ = ['find_images', 'tta_views', 'predict_files', 'as_table', 'imagenette_
 # %% ../nbs/predict.ipynb #140668d6
 import inspect, itertools, json, math, os, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
-from .dataset import BadInput, check_range, to_rgb
+from .dataset import BadInput, check_range, find_images_below, to_rgb
 from .tta import combine_views
 from .train import in_one_line
 from fastai.vision.all import *
@@ -49,7 +49,7 @@ def find_images(
     names:list, # image files, and folders
 ) -> list: # of files as strings; a folder without images stays
     "The files that are named, in order, and for a folder the image files below it, sorted."
-    found = ((o, sorted(get_image_files(o)) if os.path.isdir(o) else []) for o in L(names).map(os.fspath))
+    found = ((o, sorted(find_images_below(o)) if os.path.isdir(o) else []) for o in L(names).map(os.fspath))
     return [str(f) for o,files in found for f in files or [o]]
 
 # %% ../nbs/predict.ipynb #ce562b52

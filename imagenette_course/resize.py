@@ -53,6 +53,14 @@ def check_map(
     raise BadInput(f'size={size}: the network has a map of 1 px left to halve, use {smallest_size(model)} or more')
 
 # %% ../nbs/03_progressive_resizing.ipynb #98f60b90
+def _carry_over(old, new):
+    "Adds the transforms to a loader that its predecessor was given after it was made."
+    for event in ('after_item', 'before_batch', 'after_batch'):
+        made = Counter(type(o) for o in getattr(new, event).fs)
+        for o in getattr(old, event).fs:
+            if made[type(o)]: made[type(o)] -= 1
+            else: getattr(new, event).add(o)
+
 def at_size(
     dls:DataLoaders, # as from `get_dls`
     size:int, # side of the square that the network sees, pixels
@@ -65,7 +73,9 @@ def at_size(
     make = getattr(dls, 'make', get_dls) # loaders of another kind name the function that makes them, and keep their `presize`
     presize = round(old['presize']*size/old['size']) if make is get_dls else old['presize']
     new = dict(old, size=size, bs=ifnone(bs, old['bs']), presize=presize)
-    return make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
+    res = make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
+    for a,b in zip(dls.loaders, res.loaders): _carry_over(a, b)
+    return res
 
 # %% ../nbs/03_progressive_resizing.ipynb #fd6b09b0
 class Stage(NamedTuple):

@@ -33,7 +33,7 @@ def _key(files, path, side):
 
 def _store_file(files, path, side):
     "Where the store lies: one for each folder, side and choice of files, whatever their content."
-    name = hashlib.sha256('\n'.join([str(path.resolve()), *map(str, files)]).encode()).hexdigest()[:12]
+    name = hashlib.sha256('\n'.join([str(path.resolve()), *map(str, files)]).encode(errors='surrogateescape')).hexdigest()[:12]
     return fastai_path('data')/f'imagenette-cache-{path.name}-{side}-{name}.safetensors'
 
 # %% ../nbs/iteration_speed.ipynb #2ac22167

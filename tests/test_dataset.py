@@ -1,5 +1,5 @@
 "The sample, the loader, and every way in which a dataset can be bad."
-import errno, io, random, re, subprocess, sys, tarfile
+import errno, io, math, os, random, re, shutil, subprocess, sys, tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from imagenette_course import dataset
 from imagenette_course.dataset import *
 from imagenette_course.drawings import SCENES, draw_scene
+from imagenette_course.speed import cached_dls
 
 # ---- the drawings and the sample
 
@@ -460,3 +461,39 @@ def test_only_labels(y, words):
 def test_good_tensors_pass():
     x,y = torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16), torch.tensor([0, 9])
     assert check_floats('x', x, 4) is x and check_labels('y', y, 10) is y and len(check_labels('y', y[:0], 10)) == 0
+
+# ---- what people met with their files
+
+def test_folders_without_images_are_no_classes(own, capsys):
+    (own/'train/__MACOSX').mkdir(); (own/'train/__MACOSX/notes.txt').write_text('x')
+    assert get_dls(own, 4, 32, workers=0).c == 10
+    imagenette(own)
+    assert 'in 10 classes' in capsys.readouterr().out
+
+def test_the_check_opens_what_training_opens(own, tmp_path):
+    "Behind a link to a folder, and an image that Pillow reads and training refuses."
+    shutil.move(own/'train/n03028079', tmp_path/'elsewhere')
+    (own/'train/n03028079').symlink_to(tmp_path/'elsewhere')
+    bad, grey = own/'train/n03028079/bad.jpg', own/'val/n03028079/grey.tif'
+    bad.write_bytes(b'xx'); Image.fromarray(np.zeros((8, 8), dtype=np.int32)).save(grey)
+    faults = check_images(own)
+    assert {*faults} == {bad, grey} and faults[bad] == 'not an image' and '32 bits' in faults[grey]
+    assert {bad, grey} < set(image_files(own))
+
+def test_endings_do_not_depend_on_the_machine(own, monkeypatch):
+    import mimetypes
+    monkeypatch.setattr(mimetypes, 'types_map', {})
+    first = image_files(own)[0]
+    for o in ('a.webp', 'b.JPEG', 'c.Tiff', 'd.txt', 'e.pdf'): shutil.copy(first, first.parent/o)
+    assert {o.name for o in image_files(own)} >= {'a.webp', 'b.JPEG', 'c.Tiff'} and not {o.name for o in image_files(own)} & {'d.txt', 'e.pdf'}
+
+@pytest.mark.parametrize('make', [get_dls, cached_dls])
+def test_names_that_are_no_text(own, make):
+    first = image_files(own)[0]
+    try: shutil.copy(first, os.fsdecode(os.fsencode(first.parent) + b'/caf\xe9.jpg'))
+    except OSError: pytest.skip('this file system takes no such names')
+    assert len(make(own, 4, 32).train_ds) == 31
+
+@pytest.mark.parametrize('stats,words', [(([.5]*3, [0., .2, .2]), 'std'), (([123., 116., 103.], [.2]*3), 'mean'), (([.5]*3, [58., 57., 57.]), '0..1'), (([.5], [.2]), 'three numbers'), (([math.nan]*3, [.2]*3), 'mean')])
+def test_statistics_that_can_not_be(own, stats, words):
+    with pytest.raises(BadInput, match=words): get_dls(own, 4, 32, stats=stats)

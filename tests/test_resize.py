@@ -13,7 +13,8 @@ from imagenette_course.baseline import compare, fit, get_learner
 from imagenette_course.dataset import BadInput, get_dls, subset
 from imagenette_course.resize import *
 from imagenette_course.resize import Stage
-from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, xresnet18, xresnet18_deep, xresnet50, xse_resnext18
+from imagenette_course.speed import cached_dls
+from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, Normalize, Transform, imagenet_stats, xresnet18, xresnet18_deep, xresnet50, xse_resnext18
 from fastai.vision.models.xresnet import xresnet18_deeper
 
 class Pool(nn.Sequential):
@@ -218,10 +219,10 @@ def test_refused_before_training(dls, arch, stages, words):
     assert not watch.train and learn.dls is dls and learn.n_fits == 0 and '\n' not in str(e.value)
 
 def test_a_network_that_leaves_nothing(dls, tiny):
-    from imagenette_course.resize import _check_map
-    with pytest.raises(BadInput, match='size=7: the network can not take it') as e: _check_map(Halving(10), 7)
+    from imagenette_course.resize import check_map
+    with pytest.raises(BadInput, match='size=7: the network can not take it') as e: check_map(Halving(10), 7)
     assert '\n' not in str(e.value)
-    _check_map(Halving(10), 8); _check_map(Pool(10), 1)
+    check_map(Halving(10), 8); check_map(Pool(10), 1)
 
 def test_bf16_weights_train_in_stages(dls):
     class ToBF16(Callback):
@@ -413,3 +414,18 @@ def test_smallest_size_without_padding():
     assert smallest_size(nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Conv2d(4, 4, 3))) == 9 # 9 -> 3 -> 1
     with pytest.raises(BadInput, match='model is a Sequential that takes images of no size'):
         smallest_size(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3*33*33, 2), nn.Linear(5, 2)))
+
+@pytest.mark.parametrize('make', [get_dls, cached_dls])
+def test_what_was_added_to_loaders_is_carried_over(tiny, make):
+    "Normalization of batches, of both parts, and a transform of single images."
+    dls = make(tiny, 8, 32, stats=None)
+    dls.add_tfms([Normalize.from_stats(*imagenet_stats)], 'after_batch')
+    class Mark(Transform):
+        def encodes(self, o): return o
+    dls.train.after_item.add(Mark())
+    new = at_size(at_size(dls, 36), 40)
+    for dl in new.loaders: assert [type(o) for o in dl.after_batch.fs].count(Normalize) == 1
+    assert sum(type(o).__name__ == 'Mark' for o in new.train.after_item.fs) == 1 and not any(type(o).__name__ == 'Mark' for o in new.valid.after_item.fs)
+    assert new.valid.one_batch()[0].min() < -1 and new.valid.one_batch()[0].shape[-1] == 40
+    same = at_size(make(tiny, 8, 32), 40)
+    assert [type(o).__name__ for o in same.train.after_batch.fs] == [type(o).__name__ for o in make(tiny, 8, 40).train.after_batch.fs]
