@@ -10,7 +10,7 @@ import inspect, itertools, json, math, os, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 from .dataset import BadInput, check_range, find_images_below, to_rgb
 from .tta import combine_views
-from .train import in_one_line
+from .train import in_one_line, show_version
 from fastai.vision.all import *
 from .normalize import Classifier, load_model # after fastai, which has a load_model of its own
 from fastcore.script import anno_parser, store_true
@@ -178,12 +178,13 @@ def imagenette_predict(
     json:store_true=False, # all probabilities as JSON, in place of a table of the three best
 ):
     "Name what is on images. Exit status: 0; 1 when a file could not be read and was skipped; 2 when there is no answer at all."
-    with in_one_line('imagenette_predict'):
+    with in_one_line('imagenette_predict', smaller='set CUDA_VISIBLE_DEVICES= to predict on the processor'):
         if _predict(model, images, tta, json): raise SystemExit(1)
 
 # %% ../nbs/predict.ipynb #bc11f76a
 def main():
     "The command `imagenette_predict`: reads `sys.argv`, with options before, between or behind the images."
+    show_version()
     parser = anno_parser(imagenette_predict, prog='imagenette_predict')
     next(o for o in parser._actions if o.dest == 'images').nargs = '*' # fastcore 1 and 2 say this in two ways
     args = vars(parser.parse_intermixed_args())

@@ -22,7 +22,7 @@ from .tta import combine_views
 from .smoothing import calibration_error
 from .further import corner_dl
 from .checkpoint import Diverged, check_types
-from .train import OutOfMemory, check_training, in_one_line, option_types, option_defaults, train, trained_learner
+from .train import OutOfMemory, check_training, in_one_line, option_types, option_defaults, show_version, train, trained_learner
 from fastcore.script import anno_parser
 
 # %% ../nbs/study.ipynb #8fe8031f
@@ -357,5 +357,6 @@ def imagenette_study(
 
 def main():
     "The command `imagenette_study`: reads `sys.argv`."
+    show_version()
     args = anno_parser(imagenette_study, prog='imagenette_study').parse_args()
     imagenette_study(args.plan, args.out)

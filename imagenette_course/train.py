@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'TECHNIQUES', 'OPTS', 'SCHEDULES', 'PLAIN', 'NOT_OPTIONS', 'make_out', 'history_csv', 'WriteHistory',
-           'check_options', 'check_training', 'train', 'OutOfMemory', 'peak_memory', 'png', 'in_one_line',
-           'imagenette_train', 'option_types', 'option_defaults', 'trained_learner']
+           'check_options', 'check_training', 'train', 'OutOfMemory', 'peak_memory', 'png', 'show_version',
+           'in_one_line', 'imagenette_train', 'option_types', 'option_defaults', 'trained_learner']
 
 # %% ../nbs/train.ipynb #b0c1c5e9
 import gc, inspect, io, itertools, os, time
@@ -352,6 +352,7 @@ def train(
 
 def _train(o):
     "What `train` does once its options are known to be good."
+    if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats() # of an earlier run of this process
     join()
     with first_speaks():
         with first_of_machine():
@@ -547,13 +548,18 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
 # %% ../nbs/train.ipynb #6eff22bd
 def _one_line(e):
     "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
-    text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '', (str(e).strip() or repr(e)).splitlines()[-1])
+    text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '', (str(e).strip() or repr(e)).splitlines()[-1].strip())
     return truncstr(''.join(c if c.isprintable() else '?' for c in text), 2000) # it may quote a file
+
+def show_version():
+    "Prints the version and ends the program where `--version` is asked for."
+    if '--version' in sys.argv[1:]: print('imagenette_course', versions()['imagenette_course']); raise SystemExit
 
 @contextmanager
 def in_one_line(
     prog:str, # the command's name
     stopped:str='stopped', # what to say of Ctrl-C where the error says nothing
+    smaller:str='use smaller images or batches', # what to try where the GPU has too little memory
 ):
     """Ends the program with one line and a status: 2 for what a user can mend before it runs, 1 for a run that failed on its way,
     130 for Ctrl-C. All else is raised."""
@@ -563,7 +569,7 @@ def in_one_line(
     try: yield
     except KeyboardInterrupt as e: fail(str(e) or stopped, 130)
     except (Diverged, OutOfMemory, Stopped) as e: fail(_one_line(e), 1)
-    except torch.OutOfMemoryError: fail('the GPU has too little memory for this: try a smaller --bs or --size', 1)
+    except torch.OutOfMemoryError: fail(f'the GPU has too little memory for this: {smaller}', 1)
     except (BadInput, OSError) as e: fail(_one_line(e), 2)
 
 # %% ../nbs/train.ipynb #bebfac45
@@ -607,7 +613,7 @@ def imagenette_train(
 ):
     "Train an image classifier from scratch. Ends with a table, and a folder of summary, history, figures, weights."
     options = dict(locals())
-    with in_one_line('imagenette_train', 'stopped before training began'): train(**_with_files(_not_default(options)))
+    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'): train(**_with_files(_not_default(options)))
 
 # %% ../nbs/train.ipynb #7f28fd0b
 def _parameters(): return {k: p for k,p in inspect.signature(imagenette_train).parameters.items() if k != 'config'}
@@ -649,13 +655,14 @@ def _with_files(given):
 # %% ../nbs/train.ipynb #5b3c6408
 def main():
     "The command `imagenette_train`: reads `sys.argv`."
+    show_version()
     parser = anno_parser(imagenette_train, prog='imagenette_train')
     old,new = ('_','-') if '--skip-bad' in parser.format_help() else ('-','_')
     argv = [f'--{o[2:].replace(old, new)}' if re.fullmatch(r'--[a-z_-]+', o) else o for o in sys.argv[1:]]
     unset = object() # an option that holds it afterwards was not given
     args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys([*_parameters(), 'config'], unset))))
     given = {k: v for k,v in args.items() if v is not unset and k in (*_parameters(), 'config')}
-    with in_one_line('imagenette_train', 'stopped before training began'): train(**_with_files(given))
+    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'): train(**_with_files(given))
     leave()
 
 # %% ../nbs/train.ipynb #15ca96f0

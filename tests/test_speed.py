@@ -476,3 +476,8 @@ def test_streaming_is_the_same_as_residing(tiny, monkeypatch):
     want = epoch()
     monkeypatch.setattr(PixelStore, 'fits', lambda self, device: device.type == 'cpu')
     assert torch.equal(epoch(), want)
+
+def test_bfloat16_that_is_only_emulated_is_not_used(monkeypatch):
+    "As on cards before Ampere, such as the usual free ones."
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation)
+    assert fast_settings('cuda').bf16 is False

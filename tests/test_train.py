@@ -1,5 +1,5 @@
 "The command: its results, its refusals, and what it leaves when it is stopped."
-import json, os, runpy, signal, subprocess, sys
+import json, os, re, runpy, signal, subprocess, sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -537,3 +537,19 @@ def test_photographs(photos, tmp_path):
 def test_command_on_the_gpu(sample, tmp_path):
     s = train('sample', out=tmp_path/'a')
     assert .75 <= s['accuracy'] <= .97 and s['device'] == torch.cuda.get_device_name()
+
+# ---- what a command says
+
+@pytest.mark.parametrize('prog', ['imagenette_train', 'imagenette_predict', 'imagenette_study'])
+def test_version(prog):
+    proc = subprocess.run([PROGRAM.with_name(prog), '--version'], capture_output=True, text=True)
+    assert proc.returncode == 0 and re.fullmatch(r'imagenette_course \d+\.\d+\.\d+\n', proc.stdout) and proc.stderr == ''
+
+def test_errors_of_callbacks_have_no_stray_sign(capsys):
+    with pytest.raises(SystemExit), train_module.in_one_line('p'): raise BadInput('Exception occured in `X` when calling event `before_fit`:\n\tsize=16: too small')
+    assert capsys.readouterr().err == 'p: size=16: too small\n'
+
+def test_each_command_advises_what_it_has(capsys):
+    for smaller in ('set CUDA_VISIBLE_DEVICES=', 'try a smaller --bs or --size'):
+        with pytest.raises(SystemExit), train_module.in_one_line('p', smaller=smaller): raise torch.OutOfMemoryError
+        assert capsys.readouterr().err.rstrip().endswith(smaller)
