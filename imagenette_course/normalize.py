@@ -68,7 +68,8 @@ def write_aside(
         with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         tmp.replace(path)
     except OSError as e:
-        what = 'make room there, or name another folder' if path.parent.is_dir() else f'there is no folder {path.parent}'
+        what = ('make room there, or name another folder' if path.parent.is_dir()
+                else f'there is no folder {path.parent}')
         raise OSError(f'{path} could not be written ({e.strerror}): {what}') from e
     finally: tmp.unlink(missing_ok=True)
 
@@ -77,16 +78,20 @@ def model_facts(
     learn:Learner, # as from `get_learner`, with loaders as from `get_dls`
     accuracy:float=None, # 0..1 on the validation set; None: measured now
 ) -> dict: # arch, classes, size and presize (pixels), mean, std, accuracy
-    "What has to be known to use the weights; `blur` where `use_blur_pool` was at work. Raises BadInput for a network or loaders that a file can't describe."
+    """What has to be known to use the weights; `blur` where `use_blur_pool` was at work. Raises BadInput for a network
+    or loaders that a file can't describe."""
     arch, settings = getattr(learn, 'arch', None), getattr(learn.dls, 'settings', {})
-    if arch not in ARCHS: raise BadInput(f'arch={arch!r}: make the learner with get_learner and one of {", ".join(ARCHS)}')
+    if arch not in ARCHS:
+        raise BadInput(f'arch={arch!r}: make the learner with get_learner and one of {", ".join(ARCHS)}')
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
     blur = dict(blur=True) if any(type(m).__name__ == 'BlurPool' for m in learn.model.modules()) else {}
     return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
-                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'], # one good step, or two
-                mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
+                # one good step, or two
+                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'],
+                mean=mean.flatten().tolist(), std=std.flatten().tolist(),
+                accuracy=_accuracy(learn) if accuracy is None else accuracy)
 
 def _accuracy(learn):
     "Measured on the validation set."
@@ -102,7 +107,8 @@ def save_model(
     accuracy:float=None, # 0..1 on the validation set; None: measured now
 ):
     """Writes one `.safetensors` file with the weights and, in its metadata as JSON, mean, std, class names,
-    architecture, size and accuracy. Raises BadInput for what a file can't describe, OSError when it can't be written."""
+    architecture, size and accuracy. Raises BadInput for what a file can't describe, OSError when it can't be
+    written."""
     path = Path(path)
     if path.suffix != '.safetensors': raise BadInput(f'{path}: the name must end in .safetensors')
     tensors = {k: v.detach().cpu().contiguous() for k,v in learn.model.state_dict().items()}
@@ -121,8 +127,10 @@ class Classifier(nn.Module):
         facts:dict=None, # of the file: arch, accuracy, and the above
     ):
         super().__init__()
-        self.model, self.classes, self.size, self.presize, self.facts = model.eval(), classes, size, presize, ifnone(facts, {})
-        for k,v in dict(mean=mean, std=std).items(): self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
+        self.model, self.classes, self.size, self.presize, self.facts = (
+            model.eval(), classes, size, presize, ifnone(facts, {}))
+        for k,v in dict(mean=mean, std=std).items():
+            self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
 
     def train(self, mode=True): return super().train(False) # a model to be asked is never trained
 
@@ -137,8 +145,9 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x):
-        """A dict of class names and probabilities, likeliest first, for an image: a file, a Pillow image, or a tensor (3, h, w);
-        a list of them for a batch (n, 3, h, w). Tensors are uint8, or floats in 0..1; raises BadInput for anything else."""
+        """A dict of class names and probabilities, likeliest first, for an image: a file, a Pillow image, or a tensor
+        (3, h, w); a list of them for a batch (n, 3, h, w). Tensors are uint8, or floats in 0..1; raises BadInput for
+        anything else."""
         x = _rgb(x)
         probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
@@ -146,18 +155,22 @@ class Classifier(nn.Module):
 
 # %% ../nbs/02_normalize.ipynb #65e97536
 def _rgb(x):
-    "An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8 or floats in 0..1."
+    """An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8
+    or floats in 0..1."""
     if isinstance(x, (str, Path)): x = NamedImage.create(x)
     if isinstance(x, Image.Image): return TF.pil_to_tensor(to_rgb(x))
-    if not isinstance(x, torch.Tensor): raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
+    if not isinstance(x, torch.Tensor):
+        raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
     if x.ndim not in (3,4) or x.shape[-3] != 3 or not x.numel():
         turn = ', permute(2, 0, 1) puts the colours first' if x.ndim == 3 and x.shape[-1] == 3 else ''
-        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), with a pixel in it{turn}')
+        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), '
+                       f'with a pixel in it{turn}')
     x = x.as_subclass(torch.Tensor)
     if x.dtype == torch.uint8: return x
     if not x.is_floating_point(): raise BadInput(f'x is {x.dtype}: it must be uint8, or floats in 0..1')
     lo,hi = x.min().item(), x.max().item()
-    if not 0 <= lo <= hi <= 1: raise BadInput(f'x holds values from {lo:.3g} to {hi:.3g}: floats must be in 0..1, and not normalized')
+    if not 0 <= lo <= hi <= 1:
+        raise BadInput(f'x holds values from {lo:.3g} to {hi:.3g}: floats must be in 0..1, and not normalized')
     return x
 
 # %% ../nbs/02_normalize.ipynb #613c38c1
@@ -170,10 +183,13 @@ def _read(path):
 
 def _facts(path, metadata):
     "The facts in a file's metadata."
-    if _key not in metadata: raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
+    if _key not in metadata:
+        raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
-    except (ValueError, RecursionError) as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
-    if not isinstance(facts, dict): raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
+    if not isinstance(facts, dict):
+        raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
     lacks = [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]
     if lacks: raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
     return facts
@@ -184,7 +200,8 @@ def _check_facts(path, f):
     if f['arch'] not in ARCHS: raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
     check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
     c = f['classes']
-    if not (_is_list(c, str) and 0 < len(c) == len(set(c))): raise BadInput(f'{path}: its classes are no list of different names')
+    if not (_is_list(c, str) and 0 < len(c) == len(set(c))):
+        raise BadInput(f'{path}: its classes are no list of different names')
     for k in ('mean','std'):
         if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(-1e3 <= v <= 1e3 for v in f[k])):
             raise BadInput(f'{path}: its {k} is no list of three numbers in -1000..1000')
@@ -204,7 +221,8 @@ def load_model(
     path:Path, # file of `save_model`
 ) -> Classifier: # on the CPU, ready to be asked
     """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities. Nothing in the
-    file is executed. Raises BadInput for a file that is damaged, lacks its metadata or does not fit its architecture."""
+    file is executed. Raises BadInput for a file that is damaged, lacks its metadata or does not fit its
+    architecture."""
     if not Path(path).is_file(): raise FileNotFoundError(f'{path} is not a file')
     metadata,tensors = _read(path)
     facts = _facts(path, metadata)
@@ -215,7 +233,8 @@ def load_model(
     try: model.load_state_dict(tensors, assign=True)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]
-        raise BadInput(f"{path} does not fit the network {facts['arch']} with {len(facts['classes'])} classes: {what}") from e
+        raise BadInput(f"{path} does not fit the network {facts['arch']} "
+                       f"with {len(facts['classes'])} classes: {what}") from e
     if facts.get('blur'):
         from imagenette_course.techniques import use_blur_pool # of a later chapter, which needs this one
         use_blur_pool(model)
