@@ -28,7 +28,9 @@ def baseline_recipe(
     return AttrDict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
 
 # %% ../nbs/01_baseline.ipynb #20e42411
-ARCHS = [o for o in dir(xresnet) if re.fullmatch(r'x(res|se_res|se_resnext|resnext)\w*?\d+(_deep|_deeper)?', o)] + ['sprintnet', 'sprintnet_small'] # networks, by name
+ARCHS = [o for o in dir(xresnet) # networks, by name
+         if re.fullmatch(r'x(res|se_res|se_resnext|resnext)\w*?\d+(_deep|_deeper)?', o)
+        ] + ['sprintnet', 'sprintnet_small']
 
 # %% ../nbs/01_baseline.ipynb #b445e6f4
 def _name(o):
@@ -38,7 +40,8 @@ def _name(o):
 def _described(o):
     "The name of a loss, an optimizer or a callback, with the numbers and words that it was given: `MixUp(alpha=0.2)`."
     names = inspect.signature(type(o).__init__).parameters
-    args = {k: v for k,v in getattr(o, '__dict__', {}).items() if k in names and v != names[k].default and isinstance(v, (int, float, str))}
+    args = {k: v for k,v in getattr(o, '__dict__', {}).items()
+            if k in names and v != names[k].default and isinstance(v, (int, float, str))}
     args.update({k: getattr(v, '__name__', v) for k,v in getattr(o, 'keywords', {}).items()})
     return _name(o) + (f"({', '.join(f'{k}={v}' for k,v in args.items())})" if args else '')
 
@@ -53,7 +56,9 @@ def get_learner(
     **kwargs, # for fastai's `Learner`
 ) -> Learner: # with a fresh network and the metric accuracy
     "A learner whose network has one output for each class of `dls`. The same seed gives the same weights."
-    if isinstance(arch, nn.Module) or not callable(arch): raise BadInput(f'arch is a {type(arch).__name__}: it must be a function that makes a network, such as xresnet18')
+    if isinstance(arch, nn.Module) or not callable(arch):
+        raise BadInput(f'arch is a {type(arch).__name__}: it must be a function that makes a network, '
+                       'such as xresnet18')
     set_seed(check_range('seed', seed, 0, 2**32-1))
     learn = Learner(dls, arch(n_out=dls.c), loss_func=ifnone(loss_func, CrossEntropyLossFlat()),
                     metrics=L(accuracy) + L(metrics), cbs=cbs, **kwargs)
@@ -94,11 +99,13 @@ class Run:
     def seconds(self): return self.history[-1]['seconds'] if self.history else 0. # training and validation
     def __repr__(self):
         if not self.history: return f'{self.name}: no epoch finished'
-        return f'{self.name}: accuracy {self.accuracy:.1%} after {len(self.history)} of {self.epochs} epochs, {self.seconds:.0f} s'
+        return (f'{self.name}: accuracy {self.accuracy:.1%} after {len(self.history)} of {self.epochs} epochs, '
+                f'{self.seconds:.0f} s')
 
 # %% ../nbs/01_baseline.ipynb #80710fd3
 class RecordRun(Callback):
-    "Adds to a `Run`, after each epoch: epoch, train_loss, valid_loss, accuracy (0..1), seconds since its first fit began."
+    """Adds to a `Run`, after each epoch: epoch, train_loss, valid_loss, accuracy (0..1), seconds since its first fit
+    began."""
     order = Recorder.order + 1
     def __init__(self,
         record:Run, # to be filled
@@ -128,8 +135,9 @@ def run_settings(
     "What tells a run from another one, beside its seed and its schedule."
     usual = {_name(o) for o in defaults.callbacks}
     cbs = sorted(_described(o) for o in [*learn.cbs, *L(cbs)] if _name(o) not in usual)
-    return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_described(learn.loss_func), opt=_described(learn.opt_func),
-                cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds), **getattr(learn, 'use', {}),
+    return dict(arch=getattr(learn, 'arch', _name(learn.model)), loss=_described(learn.loss_func),
+                opt=_described(learn.opt_func), cbs=cbs, train=len(learn.dls.train_ds), val=len(learn.dls.valid_ds),
+                **getattr(learn, 'use', {}),
                 **getattr(learn.dls, 'settings', {}))
 
 # %% ../nbs/01_baseline.ipynb #71aabcce
@@ -142,8 +150,8 @@ def no_output(
 
 # %% ../nbs/01_baseline.ipynb #1e6b17e1
 def _seed_batches(learn):
-    """Sets the seeds of augmentation and of the order of the training images; each fit of a learner has its own. Of several
-    processes, each has its own augmentation, and all the same order."""
+    """Sets the seeds of augmentation and of the order of the training images; each fit of a learner has its own. Of
+    several processes, each has its own augmentation, and all the same order."""
     n = learn.n_fits
     seed = learn.seed if n == 0 else random.Random(f'{learn.seed}/{n}').getrandbits(32)
     rank = rank_distrib()
@@ -160,11 +168,14 @@ def new_run(
     cbs=None, # callbacks for this run alone
 ) -> Run: # without epochs
     "The record of a run that is about to begin. Raises BadInput for a bad number, or a learner without accuracy."
-    if not isinstance(learn, Learner): raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner, as from get_learner')
+    if not isinstance(learn, Learner):
+        raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner, as from get_learner')
     check_range('epochs', epochs, 1); check_range('lr', lr, 1e-8, 10, float)
-    if 'accuracy' not in learn.metrics.attrgot('name'): raise BadInput('learn needs the metric accuracy, see get_learner')
+    if 'accuracy' not in learn.metrics.attrgot('name'):
+        raise BadInput('learn needs the metric accuracy, see get_learner')
     seed = getattr(learn, 'seed', None)
-    return Run(name or type(learn.model).__name__, epochs, lr, seed, device_name(learn.dls.device), run_settings(learn, cbs))
+    return Run(name or type(learn.model).__name__, epochs, lr, seed, device_name(learn.dls.device),
+               run_settings(learn, cbs))
 
 @contextmanager
 def told_of_stops(
@@ -226,14 +237,17 @@ def plot_history(
 
 # %% ../nbs/01_baseline.ipynb #19c62ccf
 def _check_comparable(runs):
-    if not isinstance(runs, (list, tuple, L)) or not all(isinstance(o, Run) for o in runs): raise BadInput('runs must be a list of runs, as fit gives them back')
+    if not isinstance(runs, (list, tuple, L)) or not all(isinstance(o, Run) for o in runs):
+        raise BadInput('runs must be a list of runs, as fit gives them back')
     if not len(runs): raise BadInput('runs is empty: nothing to compare')
     first = {}
     for o in runs:
-        if len(o.history) < o.epochs: raise BadInput(f'{o.name!r} has {len(o.history)} of {o.epochs} epochs: leave it out')
+        if len(o.history) < o.epochs:
+            raise BadInput(f'{o.name!r} has {len(o.history)} of {o.epochs} epochs: leave it out')
         same = first.setdefault(o.name, o)
         for k,a,b in [(k, getattr(same, k), getattr(o, k)) for k in ('epochs', 'lr', 'settings', 'device')]:
-            if str(a) != str(b): raise BadInput(f'runs named {o.name!r} differ in {k}, {a} and {b}: give them two names')
+            if str(a) != str(b):
+                raise BadInput(f'runs named {o.name!r} differ in {k}, {a} and {b}: give them two names')
 
 # %% ../nbs/01_baseline.ipynb #5474d599
 def compare(

@@ -19,10 +19,12 @@ from fastai.vision.all import *
 def random_states(
     dls:DataLoaders, # whose loaders have a generator each
 ) -> dict: # of plain numbers, lists and tensors
-    "The states of all random generators that a training draws from: Python's, NumPy's, PyTorch's, and those of the loaders."
+    """The states of all random generators that a training draws from: Python's, NumPy's, PyTorch's, and those of the
+    loaders."""
     name,keys,*rest = np.random.get_state()
     return dict(python=random.getstate(), numpy=[name, keys.tolist(), *rest], torch=torch.get_rng_state(),
-                cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None, loaders=[dl.rng.getstate() for dl in dls.loaders])
+                cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
+                loaders=[dl.rng.getstate() for dl in dls.loaders])
 
 def set_random_states(
     states:dict, # as from `random_states`
@@ -30,7 +32,8 @@ def set_random_states(
 ):
     "Puts all random generators back, that of the GPU if there is one."
     def as_state(o): return (o[0], tuple(o[1]), o[2]) # a list is what a file makes of a tuple
-    random.setstate(as_state(states['python'])); np.random.set_state(tuple(states['numpy'])); torch.set_rng_state(states['torch'].cpu())
+    random.setstate(as_state(states['python'])); np.random.set_state(tuple(states['numpy']))
+    torch.set_rng_state(states['torch'].cpu())
     if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'].cpu())
     for dl,o in zip(dls.loaders, states['loaders']): dl.rng.setstate(as_state(o))
 
@@ -55,8 +58,9 @@ def learner_state(
 ) -> dict: # model, opt, cbs, smooth, random
     "All that a training goes on from, as plain values. Tensors are the learner's own, not copies."
     smooth = learn.recorder.smooth_loss
-    return plain_values(dict(model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), random=random_states(learn.dls),
-                      cbs={k: cb.state_dict() for k,cb in _with_state(learn).items()}, smooth=(smooth.count, smooth.val)))
+    return plain_values(dict(
+        model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), random=random_states(learn.dls),
+        cbs={k: cb.state_dict() for k,cb in _with_state(learn).items()}, smooth=(smooth.count, smooth.val)))
 
 def load_learner_state(
     learn:Learner, # of the same kind, with an optimizer
@@ -64,11 +68,14 @@ def load_learner_state(
 ):
     "Puts a learner where another one was. Raises BadInput when they are not of one kind."
     cbs = _with_state(learn)
-    if cbs.keys() != state['cbs'].keys(): raise BadInput(f"the state has callbacks {sorted(state['cbs'])}, the learner {sorted(cbs)}: use the same ones")
+    if cbs.keys() != state['cbs'].keys():
+        raise BadInput(f"the state has callbacks {sorted(state['cbs'])}, the learner {sorted(cbs)}: use the same ones")
     try: get_model(learn.model).load_state_dict(state['model'])
-    except RuntimeError as e: raise BadInput(f'the state is of another network: {str(e).splitlines()[-1].strip()}') from e
+    except RuntimeError as e:
+        raise BadInput(f'the state is of another network: {str(e).splitlines()[-1].strip()}') from e
     by_torch = isinstance(learn.opt, OptimWrapper) # PyTorch's optimizers put each tensor where it belongs
-    learn.opt.load_state_dict(state['opt'] if by_torch else to_device(state['opt'], next(learn.model.parameters()).device))
+    learn.opt.load_state_dict(state['opt'] if by_torch
+                              else to_device(state['opt'], next(learn.model.parameters()).device))
     for k,cb in cbs.items(): cb.load_state_dict(state['cbs'][k])
     learn.recorder.smooth_loss.count, learn.recorder.smooth_loss.val = state['smooth'][0], state['smooth'][1].cpu()
     set_random_states(state['random'], learn.dls)
@@ -86,22 +93,24 @@ def save_checkpoint(
 def read_checkpoint(
     file:Path, # as from `save_checkpoint`
 ) -> dict: # its content, on the CPU
-    "Reads a checkpoint without executing code. Raises BadInput when it holds something else, or is damaged; OSError when it can't be read."
+    """Reads a checkpoint without executing code. Raises BadInput when it holds something else, or is damaged; OSError
+    when it can't be read."""
     data = io.BytesIO(Path(file).read_bytes())
     wrong = BadInput(f'{file} is not a checkpoint, or it is damaged: delete it to begin anew')
     try:
         if zipfile.ZipFile(data).testzip() is not None: raise wrong # a part whose checksum does not fit
         data.seek(0)
         content = torch.load(data, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as e:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, LookupError,
+            ValueError, TypeError, AttributeError) as e:
         raise wrong from e
     if not isinstance(content, dict): raise wrong
     return content
 
 # %% ../nbs/long_runs.ipynb #bfea5922
 class Checkpoint(Callback):
-    """Saves the state of a training after each epoch; given a saved one, skips the epochs that were done and goes on from there.
-    For learners that are trained with `fit` or `progressive_fit`."""
+    """Saves the state of a training after each epoch; given a saved one, skips the epochs that were done and goes on
+    from there. For learners that are trained with `fit` or `progressive_fit`."""
     order = RecordRun.order + 1
     def __init__(self,
         save, # function of a dict with the keys of `learner_state` and `history`, called after each epoch
@@ -117,7 +126,9 @@ class Checkpoint(Callback):
         raise CancelEpochException
     def after_epoch(self):
         record, self.n = self.learn.record_run, self.n + 1
-        if self.n > len(self.done): self.save(dict(learner_state(self.learn), history=plain_values(record.record.history))); return
+        if self.n > len(self.done):
+            self.save(dict(learner_state(self.learn), history=plain_values(record.record.history)))
+            return
         record.record.history[-1] = dict(self.done[self.n-1])
         if self.n == len(self.done): self._go_on(record)
     def _go_on(self, record):
@@ -135,7 +146,8 @@ class StopAtNaN(Callback):
     run_valid = False
     def after_batch(self):
         if math.isfinite(self.recorder.losses[-1]): return
-        raise Diverged(f'the loss is {float(self.recorder.losses[-1])} at step {self.iter+1} of {self.n_iter} in epoch {self.epoch+1}: try a smaller lr')
+        raise Diverged(f'the loss is {float(self.recorder.losses[-1])} at step {self.iter+1} of {self.n_iter} '
+                       f'in epoch {self.epoch+1}: try a smaller lr')
 
 # %% ../nbs/long_runs.ipynb #da647f8a
 def largest_that_fits(
@@ -157,8 +169,9 @@ def largest_that_fits(
 
 # %% ../nbs/long_runs.ipynb #7fbb26d7
 class TensorBoard(Callback):
-    """Writes for TensorBoard, after each step, the training loss and the learning rate, after each epoch all of its record, and of
-    each epoch the first 16 training images as the network sees them. Of a resumed training it writes the new epochs."""
+    """Writes for TensorBoard, after each step, the training loss and the learning rate, after each epoch all of its
+    record, and of each epoch the first 16 training images as the network sees them. Of a resumed training it writes
+    the new epochs."""
     order = RecordRun.order + .5 # what `Checkpoint` has saved is written here, too
     def __init__(self,
         folder:Path, # for its files, made if need be
@@ -168,10 +181,12 @@ class TensorBoard(Callback):
         step = self.past + self.iter + 1
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
-            self.writer = SummaryWriter(self.folder, purge_step=step) # what a killed run wrote after this step does not count
+            # what a killed run wrote after this step does not count
+            self.writer = SummaryWriter(self.folder, purge_step=step)
         self.writer.add_scalar('loss/step', self.loss, step)
         self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], step)
-        if self.iter == 0: self.writer.add_image('training images', make_grid(self.x[:16].float(), nrow=4, normalize=True), step)
+        if self.iter == 0:
+            self.writer.add_image('training images', make_grid(self.x[:16].float(), nrow=4, normalize=True), step)
     def after_epoch(self):
         self.past += len(self.dls.train) # of the epochs that are skipped, too
         if self.writer is None: return
@@ -203,7 +218,8 @@ def read_options(
     file:Path, # TOML
     types:dict, # type by name of each option: int, float, str or bool
 ) -> dict: # value by name
-    "Reads options. Raises BadInput for what is no TOML, an option that there is not, or a value of another type; OSError when it can't be read."
+    """Reads options. Raises BadInput for what is no TOML, an option that there is not, or a value of another type;
+    OSError when it can't be read."""
     try: options = tomllib.loads(Path(file).read_text(encoding='utf8'))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
     try: check_types(options, types)

@@ -240,7 +240,8 @@ def _ways_out(url):
 # %% ../nbs/00_dataset.ipynb #90e97862
 @contextmanager
 def _inside_only():
-    "Archives whose files would lie outside of the folder that they are unpacked into are refused, by Python's own filter."
+    """Archives whose files would lie outside of the folder that they are unpacked into are refused, by Python's own
+    filter."""
     before = tarfile.TarFile.extraction_filter
     tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try: yield
@@ -338,8 +339,8 @@ def subset(
 def to_rgb(
     im:Image.Image, # as from `Image.open`; of an animation, the picture that is open
 ) -> Image.Image: # RGB, 8 bits a colour
-    """A picture in colour. Greyscale of 16 bits is scaled, where Pillow alone would clip it to white; transparency is dropped.
-    Raises BadInput for greyscale of 32 bits, whose white could be any number."""
+    """A picture in colour. Greyscale of 16 bits is scaled, where Pillow alone would clip it to white; transparency is
+    dropped. Raises BadInput for greyscale of 32 bits, whose white could be any number."""
     if im.mode.startswith('I;16') or (im.mode == 'I' and im.format in ('PNG', 'PPM')): # Pillow gives 0..65535 for both
         im = Image.fromarray(((np.asarray(im).astype(np.uint32) + 128)//257).astype(np.uint8))
     if im.mode in ('I', 'F'): raise BadInput('greyscale of 32 bits, whose range is not known: save it with 8 or 16')
@@ -351,11 +352,14 @@ class NamedImage(PILImage):
     "Makes a `PILImage`, with errors that name the file."
     @classmethod
     def create(cls, fn, **kwargs):
-        "A `PILImage` from file `fn`, by `to_rgb`. Raises BadInput, with the file's name, when its content can't be read."
+        """A `PILImage` from file `fn`, by `to_rgb`. Raises BadInput, with the file's name, when its content can't be
+        read."""
         if not isinstance(fn, (str, Path)): return PILImage.create(fn, **kwargs)
         try:
-            with Image.open(fn) as im: return PILImage(to_rgb(im)) # no type of our own: `predict` takes any `PILImage` then
-        except (FileNotFoundError, PermissionError, MemoryError): raise # the first two name the file, the third is not its fault
+            # no type of our own: `predict` takes any `PILImage` then
+            with Image.open(fn) as im: return PILImage(to_rgb(im))
+        # the first two name the file, the third is not its fault
+        except (FileNotFoundError, PermissionError, MemoryError): raise
         except Exception as e: # each of Pillow's decoders has its own
             raise BadInput(f'{fn} is not a readable image ({e}): remove it, or leave it out '
                              '(check_images lists all of them, imagenette_train has --skip_bad)') from e
@@ -379,7 +383,8 @@ class NoisyLabel:
     ):
         if noise not in NOISE: raise BadInput(f'noise={noise!r}: it must be one of {str(NOISE)[1:-1]}, in percent')
         self.path, self.table = path, path/'noisy_imagenette.csv'
-        if not self.table.exists(): raise FileNotFoundError(f'noise={noise}: there is no table of wrong labels, {self.table}')
+        if not self.table.exists():
+            raise FileNotFoundError(f'noise={noise}: there is no table of wrong labels, {self.table}')
         self.label = pd.read_csv(self.table, index_col='path')[f'noisy_labels_{noise}'].to_dict()
     def __call__(self, file):
         name = file.relative_to(self.path).as_posix()
@@ -434,11 +439,14 @@ def get_dls(
     workers = default_workers() if workers is None else check_range('workers', workers, 0)
     check_stats(stats)
     files = _both_parts(path, files, holdout)
-    if holdout and noise: raise BadInput(f'holdout and noise={noise}: validation would have wrong labels, too; leave one away')
-    dls = _block(path, presize, size, stats, noise, held_out if holdout else published_split).dataloaders(files, bs=bs, num_workers=workers, path=path)
+    if holdout and noise:
+        raise BadInput(f'holdout and noise={noise}: validation would have wrong labels, too; leave one away')
+    dls = _block(path, presize, size, stats, noise, held_out if holdout else published_split).dataloaders(
+        files, bs=bs, num_workers=workers, path=path)
     if not len(dls.valid_ds): raise BadInput('holdout: no class has ten training images, so none can be held out')
     if not len(dls.train): raise BadInput(f'bs={bs}: use the number of training images, {len(dls.train_ds)}, or less')
-    dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers, **(dict(holdout=True) if holdout else {}))
+    dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers,
+                        **(dict(holdout=True) if holdout else {}))
     return dls
 
 # %% ../nbs/00_dataset.ipynb #84f36707

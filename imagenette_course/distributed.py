@@ -13,7 +13,8 @@ from datetime import timedelta
 from importlib.util import find_spec
 from .dataset import BadInput
 from fastai.vision.all import *
-if find_spec('accelerate'): from fastai.distributed import DistributedDL, DistributedTrainer # which can't be imported without
+if find_spec('accelerate'): # without it these two can't be imported
+    from fastai.distributed import DistributedDL, DistributedTrainer
 else: DistributedDL,DistributedTrainer = TfmdDL,Callback # `join` says what is missing
 
 # %% ../nbs/several_gpus.ipynb #fa3ab372
@@ -69,7 +70,9 @@ class SplitDL(DistributedDL):
     @property
     def rng(self): return self.dl.rng
     def __len__(self): return self.dl.n//self.whole if self.drop_last else math.ceil(self.dl.n/self.whole)
-    def get_idxs(self): return share_of_batches(one_for_all([*self.dl.get_idxs()]), self.whole, self.rank, self.world_size, self.drop_last)
+    def get_idxs(self):
+        return share_of_batches(one_for_all([*self.dl.get_idxs()]), self.whole, self.rank, self.world_size,
+                                self.drop_last)
     def to_detach(self, b, cpu=True, gather=True): return to_detach(b, cpu, False) # `Together` has gathered it
 
 # %% ../nbs/several_gpus.ipynb #e6f62af6
@@ -84,7 +87,8 @@ def gather(
     return torch.cat(parts)[:size]
 
 class Together(Callback):
-    "Gives each process the predictions of the whole batch in validation, and the same weights and statistics after a fit."
+    """Gives each process the predictions of the whole batch in validation, and the same weights and statistics after a
+    fit."""
     order,run_train = 100,False
     def after_pred(self):
         size = min(self.dl.whole, self.dl.dl.n - self.iter*self.dl.whole)
@@ -103,18 +107,21 @@ class SplitTrainer(DistributedTrainer):
 def distributed(
     learn:Learner, # with loaders of whole batches
 ):
-    """Within it a learner trains and predicts with all processes that the launcher started. Afterwards a network on GPUs keeps
-    PyTorch's SyncBatchNorm, which waits for all processes in training."""
+    """Within it a learner trains and predicts with all processes that the launcher started. Afterwards a network on
+    GPUs keeps PyTorch's SyncBatchNorm, which waits for all processes in training."""
     if num_distrib() < 2: yield learn; return
     cpu = learn.dls.device.type == 'cpu'
-    trainer = SplitTrainer(sync_bn=not cpu, cpu=cpu, mixed_precision='no', dynamo_backend='no') # whatever `accelerate config` says: the network casts by itself
+    # 'no', whatever `accelerate config` says: the network casts by itself
+    trainer = SplitTrainer(sync_bn=not cpu, cpu=cpu, mixed_precision='no', dynamo_backend='no')
     with learn.added_cbs([trainer, Together()]): yield learn
 
 # %% ../nbs/several_gpus.ipynb #3b07f4b3
 def join():
     "Lets the processes find each other; nothing when there is one. Raises BadInput when accelerate is missing."
     if num_distrib() < 2: return
-    if not find_spec('accelerate'): raise BadInput('several processes need the package accelerate: pip install accelerate, or uv run --extra distributed')
+    if not find_spec('accelerate'):
+        raise BadInput('several processes need the package accelerate: pip install accelerate, '
+                       'or uv run --extra distributed')
     from accelerate import PartialState
     hour = timedelta(hours=1) # for the first process to download and decode
     PartialState(cpu=not torch.cuda.is_available(), timeout=hour) # chooses the GPU and the way to talk, and begins

@@ -17,8 +17,11 @@ def corner_views(
     x:torch.Tensor, # images (..., h, w), any dtype
     size:int, # side of the squares, pixels, at most h and w
 ) -> torch.Tensor: # (5, ..., size, size): top left, top right, bottom left, bottom right, centre
-    "Four corners and the centre of images. Raises BadInput for images that are smaller. Krizhevsky et al. 2012, section 4.1."
-    if not isinstance(x, torch.Tensor) or x.ndim < 3: raise BadInput(f'x must be a tensor (..., channels, height, width), not {getattr(x, "shape", type(x).__name__)}')
+    """Four corners and the centre of images. Raises BadInput for images that are smaller. Krizhevsky et al. 2012,
+    section 4.1."""
+    if not isinstance(x, torch.Tensor) or x.ndim < 3:
+        raise BadInput('x must be a tensor (..., channels, height, width), '
+                       f'not {getattr(x, "shape", type(x).__name__)}')
     check_range('size', size, 1, min(x.shape[-2:]))
     return torch.stack(TF.five_crop(x, [size, size]))
 
@@ -51,13 +54,14 @@ def corner_dl(
     "A loader for `tta` that cuts corners and centre out of the uncropped images, and normalizes them as `dl` does."
     norm = [o for o in dl.after_batch.fs if isinstance(o, Normalize)]
     tfms = [IntToFloatTensor(), *[Normalize(o.mean, o.std, axes=None) for o in norm]]
-    return CornerDL(dl.dataset, bs=dl.bs, num_workers=dl.fake_l.num_workers, device=dl.device, after_item=[CornerCrop(size, zoom), ToTensor()],
-                    after_batch=tfms)
+    return CornerDL(dl.dataset, bs=dl.bs, num_workers=dl.fake_l.num_workers, device=dl.device,
+                    after_item=[CornerCrop(size, zoom), ToTensor()], after_batch=tfms)
 
 def corner_tta(
     learn:Learner, # trained
     size:int, # side of the squares, pixels: that of the training images
     dl:TfmdDL=None, # images to predict, None: the validation set
 ) -> tuple: # probabilities (n_images, n_classes), and labels (n_images,) or None; on the CPU
-    "The mean prediction over four corners and the centre of each image. Raises BadInput. Krizhevsky et al. 2012, section 4.1."
+    """The mean prediction over four corners and the centre of each image. Raises BadInput. Krizhevsky et al. 2012,
+    section 4.1."""
     return tta(learn, corner_dl(ifnone(dl, learn.dls.valid), size), n=4, beta=.2)

@@ -44,7 +44,8 @@ def kept_share(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # float32 (n,) in 0..1
-    "The share of the pixels that stay, lambda; what sticks out of an image does not count. Raises BadInput for other boxes."
+    """The share of the pixels that stay, lambda; what sticks out of an image does not count. Raises BadInput for other
+    boxes."""
     top,left,height,width = _check_boxes(boxes, h, w).unbind(1)
     def inside(start, length, n): return (start + length).clamp(0, n) - start.clamp(0, n)
     return 1 - inside(top, height, h)*inside(left, width, w)/(h*w)
@@ -67,8 +68,8 @@ def cut_pairs(
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width, pixels
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
-    """Fills a box of each image with what its partner has there; `x` stays as it is. Raises BadInput for whole numbers and
-    for shapes that do not fit. Yun et al. 2019, section 3.1."""
+    """Fills a box of each image with what its partner has there; `x` stays as it is. Raises BadInput for whole numbers
+    and for shapes that do not fit. Yun et al. 2019, section 3.1."""
     _check_paste(x, boxes, perm)
     return _paste(x, x.index_select(0, perm), boxes)
 
@@ -89,8 +90,9 @@ def cutmix(
     perm:torch.Tensor, # (n,) int64, the partner of image i is image perm[i]
     n_classes:int, # number of classes
 ) -> tuple: # images like `x`, targets (n, n_classes) whose rows add up to 1, at least float32
-    """Fills a box of each image with what its partner has there, and mixes the labels by area; changes neither `x` nor `y`.
-    Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Yun et al. 2019, section 3.1."""
+    """Fills a box of each image with what its partner has there, and mixes the labels by area; changes neither `x` nor
+    `y`. Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Yun et al.
+    2019, section 3.1."""
     return _with_targets(cut_pairs, x, y, boxes, perm, n_classes)
 
 # %% ../nbs/mixing.ipynb #a9e00de9
@@ -112,8 +114,8 @@ def draw_boxes(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels, inside the image
-    """Boxes whose middles lie anywhere, cut at the borders; drawn on the device of `side` without waiting for it. Raises
-    BadInput for sides that are none. Yun et al. 2019, section 3.1."""
+    """Boxes whose middles lie anywhere, cut at the borders; drawn on the device of `side` without waiting for it.
+    Raises BadInput for sides that are none. Yun et al. 2019, section 3.1."""
     side = _check_side(side, h, w)
     (top,height),(left,width) = _anywhere(side, h), _anywhere(side, w)
     return torch.stack([top, left, height, width], 1).long()
@@ -124,8 +126,8 @@ def shrink_matrix(
     length:torch.Tensor, # (n,) its length, pixels
     size:int, # length of the line, before and after, pixels
 ) -> torch.Tensor: # float32 (n, size, size), rows add up to 1
-    """The matrices that resize a line of pixels to `length` and move it to `start`, bilinear with antialiasing. Rows outside
-    the patch repeat its ends."""
+    """The matrices that resize a line of pixels to `length` and move it to `start`, bilinear with antialiasing. Rows
+    outside the patch repeat its ends."""
     pixel = torch.arange(size, device=start.device)
     step = (size/length.clamp(min=1))[:,None]
     inner = torch.minimum((pixel - start[:,None]).clamp(min=0), length.clamp(min=1)[:,None] - 1)
@@ -150,8 +152,8 @@ def resize_pairs(
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width, pixels
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
-    """Fills a box of each image with all of its partner, resized, bilinear with antialiasing; `x` stays as it is. Raises
-    BadInput for whole numbers and for shapes that do not fit. Qin et al. 2020."""
+    """Fills a box of each image with all of its partner, resized, bilinear with antialiasing; `x` stays as it is.
+    Raises BadInput for whole numbers and for shapes that do not fit. Qin et al. 2020."""
     _check_paste(x, boxes, perm)
     return _paste(x, _shrink(x.index_select(0, perm), boxes), boxes)
 
@@ -163,8 +165,9 @@ def resizemix(
     perm:torch.Tensor, # (n,) int64, the partner of image i is image perm[i]
     n_classes:int, # number of classes
 ) -> tuple: # images like `x`, targets (n, n_classes) whose rows add up to 1, at least float32
-    """Fills a box of each image with all of its partner, resized, and mixes the labels by area; changes neither `x` nor `y`.
-    Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Qin et al. 2020."""
+    """Fills a box of each image with all of its partner, resized, and mixes the labels by area; changes neither `x` nor
+    `y`. Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Qin et al.
+    2020."""
     return _with_targets(resize_pairs, x, y, boxes, perm, n_classes)
 
 # %% ../nbs/mixing.ipynb #caf1f084
@@ -180,8 +183,8 @@ def draw_inner_boxes(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels
-    """Boxes anywhere within an image, one pixel or more; drawn on the device of `side` without waiting for it. Raises BadInput
-    for sides that are none. Qin et al. 2020."""
+    """Boxes anywhere within an image, one pixel or more; drawn on the device of `side` without waiting for it. Raises
+    BadInput for sides that are none. Qin et al. 2020."""
     side = _check_side(side, h, w)
     (top,height),(left,width) = _inside(side, h), _inside(side, w)
     return torch.stack([top, left, height, width], 1).long()
@@ -207,16 +210,17 @@ class CutMix(MixUp):
 
 # %% ../nbs/mixing.ipynb #a9dd2571
 class ResizeMix(CutMix):
-    """Trains on images with another image of the batch pasted in, shrunken, at a place for each image. Loss, validation, metrics
-    and predictions are as with `CutMix`. Raises BadInput for sides that are none, for inputs that are no float images, beside
-    another callback that mixes. Qin et al. 2020."""
+    """Trains on images with another image of the batch pasted in, shrunken, at a place for each image. Loss,
+    validation, metrics and predictions are as with `CutMix`. Raises BadInput for sides that are none, for inputs that
+    are no float images, beside another callback that mixes. Qin et al. 2020."""
     pairs = staticmethod(resize_pairs)
     def __init__(self,
         min_side:float=.1, # smallest side of the pasted image, share of the image's, above 0
         max_side:float=.8, # largest side of the pasted image, share of the image's, up to 1
     ):
         check_range('max_side', max_side, 0, 1, float)
-        if not check_range('min_side', min_side, 0, max_side, float) > 0: raise BadInput(f'min_side={min_side}: it must be above 0')
+        if not check_range('min_side', min_side, 0, max_side, float) > 0:
+            raise BadInput(f'min_side={min_side}: it must be above 0')
         self.min_side,self.max_side = min_side,max_side
     def new_boxes(self, n, h, w):
         return draw_inner_boxes(torch.empty(n, device=self.x.device).uniform_(self.min_side, self.max_side), h, w)
@@ -237,7 +241,8 @@ def _check_mixes(mixes, p):
     kinds = (MixUp, CutMix, ResizeMix) # all that they do, they do before a batch and after a loss
     each = [o() if o in kinds else o for o in mixes]
     for i,o in enumerate(each):
-        if type(o) not in kinds: raise BadInput(f'mixes[{i}] is a {_what(o)}: it must be a MixUp, CutMix or ResizeMix of imagenette_course')
+        if type(o) not in kinds:
+            raise BadInput(f'mixes[{i}] is a {_what(o)}: it must be a MixUp, CutMix or ResizeMix of imagenette_course')
     if len(p) != len(each): raise BadInput(f'p holds {len(p)} probabilities: mixes holds {len(each)} callbacks')
     for i,o in enumerate(p): check_range(f'p[{i}]', o, 0, 1, float)
     if sum(p) > 1 + 1e-6: raise BadInput(f'p adds up to {sum(p):g}: it must be 1 or less')

@@ -126,7 +126,8 @@ def _mixed_loss(loss_func, preds, y, lam, perm):
     "The loss of each item against its own class and its partner's, blended."
     with NoneReduce(loss_func) as each:
         loss = lam*each(preds, y) + (1-lam)*each(preds, y[perm])
-    how = getattr(loss_func, 'keywords', {}).get('reduction') or getattr(loss_func, 'reduction', 'mean') # of a partial, or its own
+    # of a partial, or its own
+    how = getattr(loss_func, 'keywords', {}).get('reduction') or getattr(loss_func, 'reduction', 'mean')
     return loss.mean() if how == 'mean' else loss.sum() if how == 'sum' else loss
 
 # %% ../nbs/05_mixup.ipynb #8261d03c

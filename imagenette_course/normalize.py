@@ -69,7 +69,8 @@ def write_aside(
         with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         tmp.replace(path)
     except OSError as e:
-        what = 'make room there, or name another folder' if path.parent.is_dir() else f'there is no folder {path.parent}'
+        what = ('make room there, or name another folder' if path.parent.is_dir()
+                else f'there is no folder {path.parent}')
         raise OSError(f'{path} could not be written ({e.strerror}): {what}') from e
     finally: tmp.unlink(missing_ok=True)
 
@@ -126,8 +127,10 @@ class Classifier(nn.Module):
         facts:dict=None, # of the file: arch, accuracy, and the above
     ):
         super().__init__()
-        self.model, self.classes, self.size, self.presize, self.facts = model.eval(), classes, size, presize, ifnone(facts, {})
-        for k,v in dict(mean=mean, std=std).items(): self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
+        self.model, self.classes, self.size, self.presize, self.facts = (
+            model.eval(), classes, size, presize, ifnone(facts, {}))
+        for k,v in dict(mean=mean, std=std).items():
+            self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
 
     def train(self, mode=True): return super().train(False) # a model to be asked is never trained
 
@@ -142,8 +145,9 @@ class Classifier(nn.Module):
 
     @torch.inference_mode()
     def forward(self, x):
-        """A dict of class names and probabilities, likeliest first, for an image: a file, a Pillow image, or a tensor (3, h, w);
-        a list of them for a batch (n, 3, h, w). Tensors are uint8, or floats in 0..1; raises BadInput for anything else."""
+        """A dict of class names and probabilities, likeliest first, for an image: a file, a Pillow image, or a tensor
+        (3, h, w); a list of them for a batch (n, 3, h, w). Tensors are uint8, or floats in 0..1; raises BadInput for
+        anything else."""
         x = _rgb(x)
         probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
@@ -151,18 +155,22 @@ class Classifier(nn.Module):
 
 # %% ../nbs/02_normalize.ipynb #65e97536
 def _rgb(x):
-    "An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8 or floats in 0..1."
+    """An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8
+    or floats in 0..1."""
     if isinstance(x, (str, Path)): x = NamedImage.create(x)
     if isinstance(x, Image.Image): return TF.pil_to_tensor(to_rgb(x))
-    if not isinstance(x, torch.Tensor): raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
+    if not isinstance(x, torch.Tensor):
+        raise BadInput(f'x is a {type(x).__name__}: it must be a file, a Pillow image or a tensor')
     if x.ndim not in (3,4) or x.shape[-3] != 3 or not x.numel():
         turn = ', permute(2, 0, 1) puts the colours first' if x.ndim == 3 and x.shape[-1] == 3 else ''
-        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), with a pixel in it{turn}')
+        raise BadInput(f'x has the shape {tuple(x.shape)}: it must be (3, h, w) or (n, 3, h, w), '
+                       f'with a pixel in it{turn}')
     x = x.as_subclass(torch.Tensor)
     if x.dtype == torch.uint8: return x
     if not x.is_floating_point(): raise BadInput(f'x is {x.dtype}: it must be uint8, or floats in 0..1')
     lo,hi = x.min().item(), x.max().item()
-    if not 0 <= lo <= hi <= 1: raise BadInput(f'x holds values from {lo:.3g} to {hi:.3g}: floats must be in 0..1, and not normalized')
+    if not 0 <= lo <= hi <= 1:
+        raise BadInput(f'x holds values from {lo:.3g} to {hi:.3g}: floats must be in 0..1, and not normalized')
     return x
 
 # %% ../nbs/02_normalize.ipynb #613c38c1
@@ -175,10 +183,13 @@ def _read(path):
 
 def _facts(path, metadata):
     "The facts in a file's metadata."
-    if _key not in metadata: raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
+    if _key not in metadata:
+        raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
-    except (ValueError, RecursionError) as e: raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
-    if not isinstance(facts, dict): raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
+    if not isinstance(facts, dict):
+        raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
     lacks = [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]
     if lacks: raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
     return facts

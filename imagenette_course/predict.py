@@ -41,7 +41,8 @@ def _read(file):
     except BadInput: raise
     except PermissionError: raise BadInput('you may not read it') from None
     except UnidentifiedImageError: raise BadInput('not an image of a kind that Pillow reads') from None
-    except Image.DecompressionBombError: raise BadInput(f'more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels') from None
+    except Image.DecompressionBombError:
+        raise BadInput(f'more than {Image.MAX_IMAGE_PIXELS/1e6:.0f} million pixels') from None
     except Exception as e: raise BadInput(f'damaged ({str(e) or type(e).__name__})') from e # each decoder has its own
 
 # %% ../nbs/predict.ipynb #70ef00ac
@@ -57,8 +58,9 @@ def tta_views(
     x:torch.Tensor, # an image (c, h, w), any dtype
     n:int, # how many
 ) -> Iterator: # of n squares (c, side, side), cut out of `x`
-    """Views for test time augmentation: squares of 0.75 to 1 of the largest square's area, at places all over the image, every
-    other one mirrored, the first of them. The same in each call; fewer views are the first ones of more. Sobol' 1967."""
+    """Views for test time augmentation: squares of 0.75 to 1 of the largest square's area, at places all over the
+    image, every other one mirrored, the first of them. The same in each call; fewer views are the first ones of more.
+    Sobol' 1967."""
     h,w = x.shape[-2:]
     for i,(smaller,down,right) in enumerate(SobolEngine(3).draw(n+1)[1:].tolist()):
         side = max(1, round(min(h, w)*math.sqrt(1 - .25*smaller)))
@@ -68,7 +70,8 @@ def tta_views(
 # %% ../nbs/predict.ipynb #92d2bba9
 @torch.inference_mode()
 def _inputs(file, model, n):
-    "What the network is to see of a file, (1+n, 3, size, size): the image, then its views. A text with the reason where there is none."
+    """What the network is to see of a file, (1+n, 3, size, size): the image, then its views. A text with the reason
+    where there is none."""
     try: x = TF.pil_to_tensor(_read(file))
     except BadInput as e: return str(e)
     return torch.cat([model.prepare(o[None]) for o in itertools.chain([x], tta_views(x, n))])
@@ -96,7 +99,8 @@ def _ahead(pool, f, parts):
 def _row(file, probs, model):
     "The result for one file; `probs` (n_classes,), or a text with the reason why there are none."
     if isinstance(probs, str): return dict(file=file, probabilities=None, fault=probs)
-    return dict(file=file, probabilities={model.classes[i]: probs[i].item() for i in probs.argsort(descending=True)}, fault=None)
+    return dict(file=file, probabilities={model.classes[i]: probs[i].item() for i in probs.argsort(descending=True)},
+                fault=None)
 
 # %% ../nbs/predict.ipynb #5d473ddf
 def predict_files(
@@ -104,9 +108,11 @@ def predict_files(
     files:list, # image files, and folders, see `find_images`
     tta:int=0, # views of each image beside the plain one, 0..100, see `tta_views`
 ) -> list: # of dicts: file; probabilities by name, likeliest first, or None; fault, the reason for None, or None
-    """Asks the model about each image, many at a time. With `tta`, the answers are put together by `combine_views`. A file that
-    can't be read costs nothing but its row. Raises BadInput for a bad number, and for a model that answers with no numbers."""
-    if not isinstance(model, Classifier): raise BadInput(f'model is a {type(model).__name__}: it must be one of load_model')
+    """Asks the model about each image, many at a time. With `tta`, the answers are put together by `combine_views`. A
+    file that can't be read costs nothing but its row. Raises BadInput for a bad number, and for a model that answers
+    with no numbers."""
+    if not isinstance(model, Classifier):
+        raise BadInput(f'model is a {type(model).__name__}: it must be one of load_model')
     check_range('tta', tta, 0, 100)
     parts, rows = chunked(find_images(files), max(1, _BS//(1+tta))), []
     with warnings.catch_warnings(), ThreadPoolExecutor(num_cpus()) as pool:
@@ -120,10 +126,11 @@ def predict_files(
 # %% ../nbs/predict.ipynb #bc89e287
 def as_table(
     rows:list, # as from `predict_files`
-) -> pd.DataFrame: # a row for each image that was read: file, the three likeliest names, and their probabilities in percent
+) -> pd.DataFrame: # a row for each image that was read: file, the three likeliest names, their probabilities in percent
     "The three likeliest names of each image; fewer where the model has fewer classes."
     cols = ['file', 'best', 'best %', 'second', 'second %', 'third', 'third %']
-    table = [[o['file'], *(v for name,p in [*o['probabilities'].items()][:3] for v in (name, 100*p))] for o in rows if not o['fault']]
+    table = [[o['file'], *(v for name,p in [*o['probabilities'].items()][:3] for v in (name, 100*p))]
+             for o in rows if not o['fault']]
     return pd.DataFrame(table, columns=cols[:len(table[0])] if table else cols)
 
 # %% ../nbs/predict.ipynb #ddecc091
@@ -137,11 +144,13 @@ def _table_text(rows):
     "The table for a terminal, names to the left."
     df = as_table(rows)
     names = {c: df[c].map(_shown) for c in df if not c.endswith('%')}
-    return df.assign(**{c: o.str.ljust(o.str.len().max()) for c,o in names.items()}).to_string(index=False, justify='left', float_format='{:.1f}'.format)
+    return df.assign(**{c: o.str.ljust(o.str.len().max()) for c,o in names.items()}).to_string(
+        index=False, justify='left', float_format='{:.1f}'.format)
 
 def _json_text(rows):
     "A list of objects with file and probabilities; letters beyond ASCII as escapes."
-    return json.dumps([dict(file=o['file'], probabilities=o['probabilities']) for o in rows if not o['fault']], indent=1)
+    return json.dumps([dict(file=o['file'], probabilities=o['probabilities']) for o in rows if not o['fault']],
+                      indent=1)
 
 # %% ../nbs/predict.ipynb #ca65569a
 def _load(file):

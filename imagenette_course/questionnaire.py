@@ -74,7 +74,8 @@ def epochs_question(
     small,large = rng.randint(1, 9), rng.randint(1, 9)
     text = (f'Progressive resizing: learn.fit_one_cycle({small}) on small images, then learn.fine_tune({large}) '
             'on large ones. How many epochs are trained in all?')
-    why = f'fine_tune trains one more epoch before its own, frozen where there are groups to freeze: {small} + 1 + {large} = {small + 1 + large}.'
+    why = ('fine_tune trains one more epoch before its own, frozen where there are groups to freeze: '
+           f'{small} + 1 + {large} = {small + 1 + large}.')
     return Question(text, (float(small + 1 + large),), .1, why)
 
 # %% ../nbs/07_questionnaire.ipynb #d7bb6c37

@@ -48,7 +48,8 @@ def check_map(
 ):
     "Raises BadInput when images of `size` are too small for the network."
     try: sides = map_sides(model, size)
-    except RuntimeError as e: raise BadInput(f'size={size}: the network can not take it ({str(e).splitlines()[0]})') from e
+    except RuntimeError as e:
+        raise BadInput(f'size={size}: the network can not take it ({str(e).splitlines()[0]})') from e
     if min(sides, default=2) > 1: return
     raise BadInput(f'size={size}: the network has a map of 1 px left to halve, use {smallest_size(model)} or more')
 
@@ -70,7 +71,8 @@ def at_size(
     old = getattr(dls, 'settings', None)
     if old is None: raise BadInput('dls has no settings: make it with get_dls')
     check_range('size', size, 8, 2048)
-    make = getattr(dls, 'make', get_dls) # loaders of another kind name the function that makes them, and keep their `presize`
+    # loaders of another kind name the function that makes them, and keep their `presize`
+    make = getattr(dls, 'make', get_dls)
     presize = round(old['presize']*size/old['size']) if make is get_dls else old['presize']
     new = dict(old, size=size, bs=ifnone(bs, old['bs']), presize=presize)
     res = make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
@@ -89,12 +91,15 @@ _limits = dict(epochs=(1,), size=(8, 2048), bs=(1,), lr=(1e-8, 10, float))
 
 def _as_stages(stages):
     "A list of `Stage`. Raises BadInput, with the number of the stage, for what can't be trained."
-    if not isinstance(stages, (list, tuple, L)) or not len(stages): raise BadInput(f'stages={stages!r}: it must be a list of one or more (epochs, size, bs, lr)')
+    if not isinstance(stages, (list, tuple, L)) or not len(stages):
+        raise BadInput(f'stages={stages!r}: it must be a list of one or more (epochs, size, bs, lr)')
     res = []
     for i,o in enumerate(stages):
-        if not isinstance(o, (list, tuple)) or len(o) != 4: raise BadInput(f'stages[{i}]={o!r}: it must be (epochs, size, bs, lr)')
+        if not isinstance(o, (list, tuple)) or len(o) != 4:
+            raise BadInput(f'stages[{i}]={o!r}: it must be (epochs, size, bs, lr)')
         for (k,limits),v in zip(_limits.items(), o): check_range(f'stages[{i}] {k}', v, *limits)
-        if res and o[1] <= res[-1].size: raise BadInput(f'stages[{i}] size={o[1]}: sizes must grow, and the stage before has {res[-1].size}')
+        if res and o[1] <= res[-1].size:
+            raise BadInput(f'stages[{i}] size={o[1]}: sizes must grow, and the stage before has {res[-1].size}')
         res.append(Stage(*o))
     return res
 
@@ -129,8 +134,9 @@ def _warn_resolution(files, size):
     sides = short_sides(files)
     small = sum(o < size for o in sides)
     if small > len(sides)/2:
-        warnings.warn(f'size={size} is more than the files have: {small} of {len(sides)} looked at have a shorter side, '
-                      f'half of them {np.median(sides):.0f} px or less; enlarging them adds cost and no detail', stacklevel=4)
+        warnings.warn(
+            f'size={size} is more than the files have: {small} of {len(sides)} looked at have a shorter side, '
+            f'half of them {np.median(sides):.0f} px or less; enlarging them adds cost and no detail', stacklevel=4)
 
 # %% ../nbs/03_progressive_resizing.ipynb #2d61ccad
 def _check_learner(learn, stages):
@@ -149,9 +155,9 @@ def progressive_fit(
     cbs=None, # callbacks for this run alone
     show:bool=True, # False: print nothing
 ) -> Run: # one record of all stages; `settings['stages']` tells them
-    """Trains the first stage with `fit_one_cycle` and each later one, at a larger size, with `fine_tune`, which adds an
-    epoch. The learner keeps the loaders of the last stage, also when it is stopped. Raises BadInput, before training, for
-    what can't work."""
+    """Trains the first stage with `fit_one_cycle` and each later one, at a larger size, with `fine_tune`, which adds
+    an epoch. The learner keeps the loaders of the last stage, also when it is stopped. Raises BadInput, before
+    training, for what can't work."""
     stages = _as_stages(stages)
     _check_learner(learn, stages)
     run = new_run(learn, sum(n_epochs(stages)), max(o.lr for o in stages), name, cbs)
@@ -181,7 +187,9 @@ def parse_stages(
 ) -> list: # of Stage
     "The stages that `text` describes. Raises BadInput for what can't be read or trained."
     try: stages = [_parse_stage(o, bs, lr) for o in str(text).split(',')]
-    except ValueError: raise BadInput(f"stages={text!r}: it must be epochs:size, or epochs:size:bs:lr, for each stage, as in '4:128,5:224'") from None
+    except ValueError:
+        raise BadInput(f"stages={text!r}: it must be epochs:size, or epochs:size:bs:lr, for each stage, "
+                       "as in '4:128,5:224'") from None
     return _as_stages(stages)
 
 # %% ../nbs/03_progressive_resizing.ipynb #0a27d415
@@ -217,13 +225,15 @@ class ProgressiveResize(Callback):
     ):
         check_range('first', first, 8, 2048); check_range('last', last, 8, 2048); check_range('step', step, 1)
         if first >= last: raise BadInput(f'first={first}: sizes must grow, and last is {last}')
-        if not 0 < check_range('end', end, 0, 1, float) < 1: raise BadInput(f'end={end}: it must lie between 0 and 1, without them')
+        if not 0 < check_range('end', end, 0, 1, float) < 1:
+            raise BadInput(f'end={end}: it must lie between 0 and 1, without them')
         store_attr()
         self.sizes = [*range(first, last, step), last]
     def before_fit(self): _check_growth(self.learn, self.sizes)
     def before_batch(self):
         x,*rest = self.xb
-        if x.shape[-2:] != (self.sizes[-1],)*2: raise BadInput(f'last={self.sizes[-1]}: it must be the size of the loaders, {tuple(x.shape[-2:])}')
+        if x.shape[-2:] != (self.sizes[-1],)*2:
+            raise BadInput(f'last={self.sizes[-1]}: it must be the size of the loaders, {tuple(x.shape[-2:])}')
         self.learn.xb = (resize_batch(x, size_at(self.pct_train, self.sizes, self.end)), *rest)
 
 # %% ../nbs/03_progressive_resizing.ipynb #658d4072

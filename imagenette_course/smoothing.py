@@ -71,11 +71,13 @@ def _check_options(eps, weight, reduction):
 def _check_batch(logits, targets, weight):
     n,c = check_floats('logits', logits, 2).shape
     if isinstance(targets, torch.Tensor) and targets.is_floating_point():
-        if targets.shape != (n, c): raise BadInput(f'targets of shape {tuple(targets.shape)}: soft targets must have the '
-                                                   f'shape of the logits, {(n, c)}')
+        if targets.shape != (n, c):
+            raise BadInput(f'targets of shape {tuple(targets.shape)}: soft targets must have the shape of the logits, '
+                           f'{(n, c)}')
     elif len(check_labels('targets', targets, c)) != n:
         raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of logits')
-    if weight is not None and len(weight) != c: raise BadInput(f'weight of shape {tuple(weight.shape)}: it must be ({c},)')
+    if weight is not None and len(weight) != c:
+        raise BadInput(f'weight of shape {tuple(weight.shape)}: it must be ({c},)')
     return _plain(logits), _plain(targets)
 
 # %% ../nbs/06_label_smoothing.ipynb #e97c774f
@@ -90,7 +92,8 @@ def smooth_cross_entropy(
     `label_smoothing=eps`, whose mean of weighted labels divides by the sum of their weights. Raises BadInput."""
     eps = _check_options(eps, weight, reduction)
     logits,targets = _check_batch(logits, targets, weight)
-    if weight is None and targets.ndim == 1 and torch.is_grad_enabled() and logits.requires_grad: # there will be a backward pass
+    # there will be a backward pass
+    if weight is None and targets.ndim == 1 and torch.is_grad_enabled() and logits.requires_grad:
         loss = _SmoothCE.apply(logits, targets, eps)
         return loss if reduction == 'none' else loss.mean() if reduction == 'mean' else loss.sum()
     dtype = _acc_dtype(logits)
@@ -111,7 +114,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
         super().__init__()
         self.eps, self.reduction = _check_options(eps, weight, reduction), reduction
         self.register_buffer('weight', weight)
-    def forward(self, logits, targets): return smooth_cross_entropy(logits, targets, self.eps, self.weight, self.reduction)
+    def forward(self, logits, targets):
+        return smooth_cross_entropy(logits, targets, self.eps, self.weight, self.reduction)
     def activation(self, logits): return logits.softmax(-1)
     def decodes(self, out): return out.argmax(-1)
 
@@ -120,10 +124,12 @@ def _bins(probs, targets, n_bins):
     "Confidence, whether right (0. or 1.), and bin of each row; bin i holds confidences in (i/n_bins, (i+1)/n_bins]."
     n = len(check_floats('probs', probs, 2)); check_range('n_bins', n_bins, 1)
     if len(check_labels('targets', targets, probs.shape[1])) != n or n == 0:
-        raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of probs, and at least one')
+        raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of probs, '
+                       'and at least one')
     probs = _plain(probs).float()
     if not ((probs >= 0).all() and (probs.sum(1) - 1).abs().max() < .02):
-        raise BadInput('probs holds rows that are no probabilities: they must be 0 or more and sum to 1, as after a softmax')
+        raise BadInput('probs holds rows that are no probabilities: they must be 0 or more and sum to 1, '
+                       'as after a softmax')
     conf,pred = probs.max(1)
     edges = torch.linspace(0, 1, n_bins+1, device=probs.device)[1:-1]
     return conf, (pred == _plain(targets)).float(), torch.bucketize(conf, edges)
@@ -143,16 +149,20 @@ def plot_reliability(
     results:dict, # name -> (probs, targets), as for `calibration_error`
     n_bins:int=10, # of equal width
 ) -> plt.Figure: # a panel for each name
-    "Reliability diagrams: the share of right answers against confidence; the area of a dot is its number of predictions."
-    fig,axs = plt.subplots(1, len(results), figsize=(min(10, .6+3.1*len(results)), 3.7), layout='constrained', squeeze=False, sharey=True)
+    """Reliability diagrams: the share of right answers against confidence; the area of a dot is its number of
+    predictions."""
+    fig,axs = plt.subplots(1, len(results), figsize=(min(10, .6+3.1*len(results)), 3.7), layout='constrained',
+                           squeeze=False, sharey=True)
     for ax,(name,(probs,targets)) in zip(axs[0], results.items()):
         conf,right,i = (o.cpu() for o in _bins(probs, targets, n_bins))
         n,c,r = (torch.bincount(i, weights=o, minlength=n_bins) for o in (torch.ones_like(conf), conf, right))
         k = n > 0
         ax.plot([0,1], [0,1], color='grey', ls='--', lw=1)
-        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6, clip_on=False)
+        ax.scatter((c/n)[k].numpy(), (r/n)[k].numpy(), s=(600*n[k]/n.sum()).numpy(), color='#0072B2', alpha=.6,
+                   clip_on=False)
         over = (conf.mean() - right.mean()).item()
-        ax.set_title(f"{name}:\n{abs(over):.1%} {'over' if over > 0 else 'under'}-confident, ECE {calibration_error(probs, targets).item():.3f}", size=9)
+        ax.set_title(f"{name}:\n{abs(over):.1%} {'over' if over > 0 else 'under'}-confident, "
+                     f"ECE {calibration_error(probs, targets).item():.3f}", size=9)
         ax.set(xlabel='confidence', xlim=(0,1), ylim=(0,1)); ax.grid(alpha=.3)
     axs[0,0].set_ylabel('share of right answers')
     return fig

@@ -44,7 +44,8 @@ def _sum(x):
     return (x[:n].view(torch.int64).sum() + x[n:].long().sum()).item()
 
 def _header(n, side, key):
-    "The beginning of a `.safetensors` file with `pixels`, `sizes` and `sums`, and where in the file each of them begins."
+    """The beginning of a `.safetensors` file with `pixels`, `sizes` and `sums`, and where in the file each of them
+    begins."""
     parts = dict(pixels=('U8', [n, side, side, 3], n*side*side*3), sizes=('I32', [n, 2], 8*n), sums=('I64', [2], 16))
     ends = np.cumsum([o[2] for o in parts.values()]).tolist()
     head = {k: dict(dtype=d, shape=s, data_offsets=[e-b, e]) for (k,(d,s,b)),e in zip(parts.items(), ends)}
@@ -57,9 +58,11 @@ def _header(n, side, key):
 def _check_room(file, need, max_gb):
     "Raises OSError when the store is larger than it may be, or than the disk has room for."
     what = f'the decoded images need {need/1e9:.2f} GB in {file.parent}'
-    if need > max_gb*1e9: raise OSError(f'{what}, more than max_gb={max_gb}: raise it, or choose a smaller presize or fewer files')
+    if need > max_gb*1e9:
+        raise OSError(f'{what}, more than max_gb={max_gb}: raise it, or choose a smaller presize or fewer files')
     free = shutil.disk_usage(file.parent).free
-    if need > free: raise OSError(f'{what}, and {free/1e9:.2f} GB are free: make room, or choose a smaller presize or fewer files')
+    if need > free:
+        raise OSError(f'{what}, and {free/1e9:.2f} GB are free: make room, or choose a smaller presize or fewer files')
 
 def _write(fd, data, at):
     "Writes all of `data` at a place of an open file, or raises OSError."
@@ -77,12 +80,13 @@ def _fill(tmp, files, side, key, workers):
     head,at,end = _header(len(files), side, key)
     with open(tmp, 'wb') as f:
         f.write(head); f.flush()
-        sizes = parallel(_write_image, list(enumerate(files)), fd=f.fileno(), side=side, at=at['pixels'], threadpool=True,
-                         n_workers=workers, progress=show_bar())
+        sizes = parallel(_write_image, list(enumerate(files)), fd=f.fileno(), side=side, at=at['pixels'],
+                         threadpool=True, n_workers=workers, progress=show_bar())
         _write(f.fileno(), np.array(sizes, dtype=np.int32).tobytes(), at['sizes'])
         os.ftruncate(f.fileno(), end)
     with safe_open(tmp, 'pt') as f: sums = [_sum(f.get_tensor(k)) for k in ('pixels', 'sizes')]
-    with open(tmp, 'r+b') as f: f.seek(at['sums']); f.write(np.array(sums, dtype=np.int64).tobytes()); f.flush(); os.fsync(f.fileno())
+    with open(tmp, 'r+b') as f:
+        f.seek(at['sums']); f.write(np.array(sums, dtype=np.int64).tobytes()); f.flush(); os.fsync(f.fileno())
 
 # %% ../nbs/iteration_speed.ipynb #c3f8a3c2
 def _build(file, files, side, key, workers, max_gb):
@@ -94,7 +98,8 @@ def _build(file, files, side, key, workers, max_gb):
     try: _fill(tmp, files, side, key, workers); os.replace(tmp, file)
     except OSError as e:
         if e.filename not in (None, tmp, str(file)): raise # an image that has gone, or may not be read
-        raise OSError(e.errno, f'{file} could not be written ({e.strerror or e}): make room there, or choose a smaller presize') from e
+        raise OSError(e.errno, f'{file} could not be written ({e.strerror or e}): make room there, '
+                               'or choose a smaller presize') from e
     finally: Path(tmp).unlink(missing_ok=True)
 
 def _read(file, key):
@@ -116,15 +121,17 @@ class PixelStore:
         workers:int=None, # threads that decode, None: one for each core
         max_gb:float=20, # the largest store that may be made, in 10^9 bytes
     ):
-        """Opens the store of these files in fastai's data folder, and makes it first where there is none, or one that is damaged
-        or stale. Raises BadInput for an image that can't be decoded, OSError when there is no room."""
+        """Opens the store of these files in fastai's data folder, and makes it first where there is none, or one that
+        is damaged or stale. Raises BadInput for an image that can't be decoded, OSError when there is no room."""
         files, path = [o if isinstance(o, Path) else Path(o) for o in files], Path(path)
         self.file, key = _store_file(files, path, side), _key(files, path, side)
         found = _read(self.file, key)
         if found is None:
             _build(self.file, files, side, key, ifnone(workers, num_cpus()), max_gb)
             found = _read(self.file, key)
-            if found is None: raise BadInput(f'{self.file} is not what was written: were files of {path} changed meanwhile? Try again')
+            if found is None:
+                raise BadInput(f'{self.file} is not what was written: were files of {path} changed meanwhile? '
+                               'Try again')
         self.pixels, sizes = found # uint8 (n, side, side, 3); int32 (n, 2), width and height
         self.ratio = sizes[:,0]/sizes[:,1]
         self.side, self.row = side, {f: i for i,f in enumerate(files)}
@@ -133,8 +140,8 @@ class PixelStore:
     def __deepcopy__(self, memo): return self
     def __getstate__(self):
         "What `Learner.export` saves: no images. A store that was loaded holds none, and images are decoded one by one."
-        return dict(file=self.file, pixels=torch.empty(0, self.side, self.side, 3, dtype=torch.uint8), ratio=torch.empty(0),
-                    side=self.side, row={}, _there={})
+        return dict(file=self.file, pixels=torch.empty(0, self.side, self.side, 3, dtype=torch.uint8),
+                    ratio=torch.empty(0), side=self.side, row={}, _there={})
     def fits(self, device):
         "Whether the pixels are, or can be, where the device computes: a GPU must have twice the room."
         return device.type == 'cpu' or device in self._there or (
@@ -225,7 +232,9 @@ def colour_matrices(
     device=None, # where to draw
 ) -> tuple: # (n, 3, 3) and (n, 3, 1), for colours in 0..1
     "Random brightness, contrast and saturation, as one linear function of the colours for each image."
-    def draw(): return torch.empty(n, 1, 1, device=device).uniform_(-strength, strength)*(torch.rand(n, 1, 1, device=device) < p)
+    def draw():
+        return (torch.empty(n, 1, 1, device=device).uniform_(-strength, strength)
+                *(torch.rand(n, 1, 1, device=device) < p))
     light, contrast, saturation = draw()/2, 1+draw(), 1+draw()
     grey = torch.tensor([.299, .587, .114]).to(device, non_blocking=True).expand(3, 3) # of ITU-R BT.601
     matrix = contrast*(saturation*torch.eye(3, device=device) + (1-saturation)*grey)
@@ -300,7 +309,8 @@ def _labels(dataset):
 def _decode(dl, idxs):
     "Squares and ratios of images that are not in the store."
     images = [dl.dataset.tls[0][i] for i in idxs]
-    return torch.from_numpy(np.stack([squash(o, dl.store.side) for o in images])), torch.tensor([o.width/o.height for o in images])
+    return (torch.from_numpy(np.stack([squash(o, dl.store.side) for o in images])),
+            torch.tensor([o.width/o.height for o in images]))
 
 def _read_ahead(dl, batches):
     "Row numbers, squares and ratios of each batch, on the loader's device."
@@ -311,8 +321,10 @@ def _read_ahead(dl, batches):
             at = rows[idxs].to(device, non_blocking=True)
             yield idxs, store.on(device)[0].index_select(0, at), store.on(device)[1].index_select(0, at)
         return
-    read = partial(_decode, dl) if rows is None else lambda idxs: (store.pixels.index_select(0, rows[idxs]), store.ratio[rows[idxs]])
-    for idxs,parts in _one_ahead(lambda idxs: (idxs, [o.pin_memory() if device.type == 'cuda' else o for o in read(idxs)]), batches):
+    read = partial(_decode, dl) if rows is None else lambda idxs: (
+        store.pixels.index_select(0, rows[idxs]), store.ratio[rows[idxs]])
+    for idxs,parts in _one_ahead(
+        lambda idxs: (idxs, [o.pin_memory() if device.type == 'cuda' else o for o in read(idxs)]), batches):
         yield idxs, *(o.to(device, non_blocking=True) for o in parts)
 
 def _one_ahead(f, items):
@@ -331,7 +343,7 @@ def cached_dls(
     bs:int=64, # images a batch
     size:int=224, # side of the square that the network sees, pixels
     stats:tuple=imagenet_stats, # (mean, std) by channel for normalization, None: pixels stay in 0..1
-    presize:int=None, # side of the stored squares, pixels; None: a quarter more than `size`, or so many that no crop is enlarged
+    presize:int=None, # side of the stored squares, pixels; None: 1.25 times `size`, or more so that no crop is enlarged
     files:list=None, # images to use, as from `subset`, None: all
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     workers:int=None, # threads that decode when the store is made; None: one for each core
@@ -339,9 +351,9 @@ def cached_dls(
     max_gb:float=20, # the largest store that may be made, in 10^9 bytes
     holdout:bool=False, # validate on a tenth of the training images, as `get_dls` does
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
-    """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them, later ones
-    open the store. Training views are random crops in true proportions, mirrored or not, in changed light, contrast and
-    saturation. Raises BadInput, FileNotFoundError or OSError for what can't work."""
+    """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them,
+    later ones open the store. Training views are random crops in true proportions, mirrored or not, in changed light,
+    contrast and saturation. Raises BadInput, FileNotFoundError or OSError for what can't work."""
     check_range('min_scale', min_scale, .01, 1, float); check_range('max_gb', max_gb, 1e-9, 1e6, float)
     presize = ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8) if isinstance(size, int) else None)
     book = get_dls(path, bs, size, stats, presize, files, noise, workers, holdout)
@@ -349,7 +361,8 @@ def cached_dls(
     tfms = [] if stats is None else [Normalized.from_stats(*stats)]
     views = Views(size, stats, min_scale)
     make = partial(CachedDL, store=store, views=views, bs=bs, device=book.device, after_item=ToTensor, after_batch=tfms)
-    dls = DataLoaders(make(book.train_ds, shuffle=True, drop_last=True), make(book.valid_ds), path=book.path, device=book.device)
+    dls = DataLoaders(make(book.train_ds, shuffle=True, drop_last=True), make(book.valid_ds), path=book.path,
+                      device=book.device)
     dls.settings = dict(book.settings, workers=workers, min_scale=min_scale, max_gb=max_gb)
     dls.make, dls.antialias, dls.views = cached_dls, True, views # for `at_size`, `save_model`, and images that grow
     return dls
@@ -393,8 +406,10 @@ def fast_learner(
 ) -> Learner: # with a fresh network and the metric accuracy
     "`get_learner` with AdamW and a quicker training step, as `fast_settings` has it for the device."
     use = AttrDict(ifnone(use, fast_settings(dls.device)))
-    kwargs.setdefault('opt_func', partial(OptimWrapper, opt=torch.optim.AdamW, **(dict(fused=True) if use.fused else {})))
-    learn = get_learner(dls, arch, loss_func, L(cbs) + ([ChannelsLast()] if use.channels_last else []), metrics, seed, **kwargs)
+    kwargs.setdefault('opt_func', partial(OptimWrapper, opt=torch.optim.AdamW,
+                                          **(dict(fused=True) if use.fused else {})))
+    learn = get_learner(dls, arch, loss_func, L(cbs) + ([ChannelsLast()] if use.channels_last else []), metrics, seed,
+                        **kwargs)
     learn.use = dict(use) # for the run's record
     if use.bf16: use_bf16(learn.model)
     if use.compile:

@@ -59,9 +59,10 @@ def exchange(
 
 # %% ../nbs/more_techniques.ipynb #548276f0
 class EMA(Callback):
-    """Averages the weights, and the statistics of batch normalization, over the steps of a fit. Validation sees the average,
-    and it is what the network holds after the fit. Callbacks that predict within a fit should do so after an epoch. Raises BadInput for a `decay` outside 0..1 and for the state of another
-    network. Polyak and Juditsky 1992; with the warm-up of `ema_decay`."""
+    """Averages the weights, and the statistics of batch normalization, over the steps of a fit. Validation sees the
+    average, and it is what the network holds after the fit. Callbacks that predict within a fit should do so after an
+    epoch. Raises BadInput for a `decay` outside 0..1 and for the state of another network. Polyak and Juditsky 1992;
+    with the warm-up of `ema_decay`."""
     order = 55 # after the recorder, before callbacks that load weights at the end
     def __init__(self,
         decay:float=.999, # largest share that the average keeps in a step, 0..1; half-life ln 2/(1 - decay) steps
@@ -94,8 +95,10 @@ class EMA(Callback):
 # %% ../nbs/more_techniques.ipynb #7c0aaf6a
 @patch
 def state_dict(self:EMA):
-    "The average, by the names of the network; `n_averaged`, the steps in it; `epoch`, the last one of them: tensors, for `torch.save`."
-    return dict(float_tensors(self.model) if self.swapped else self.spare, n_averaged=torch.tensor(self.n), epoch=torch.tensor(self.last))
+    """The average, by the names of the network; `n_averaged`, the steps in it; `epoch`, the last one of them: tensors,
+    for `torch.save`."""
+    return dict(float_tensors(self.model) if self.swapped else self.spare, n_averaged=torch.tensor(self.n),
+                epoch=torch.tensor(self.last))
 
 @patch
 def load_state_dict(self:EMA,
@@ -123,8 +126,8 @@ def fit_flat(
     cbs=None, # callbacks for this run alone
     show:bool=True, # False: print nothing
 ) -> Run: # filled
-    """`fit` with fastai's `fit_flat_cos`: the rate is flat for three quarters of the training and falls along a cosine in the last.
-    Raises BadInput for a bad number, or a learner without accuracy."""
+    """`fit` with fastai's `fit_flat_cos`: the rate is flat for three quarters of the training and falls along a cosine
+    in the last. Raises BadInput for a bad number, or a learner without accuracy."""
     run = new_run(learn, epochs, lr, name, cbs)
     run.settings['schedule'] = 'flat, then cosine'
     fit_recorded(learn.fit_flat_cos, epochs, lr, RecordRun(run), cbs, show)
@@ -134,8 +137,8 @@ def fit_flat(
 def as_matrix(
     w:torch.Tensor, # (n_out, ...) with two dimensions or more, rows one after the other in memory
 ) -> torch.Tensor: # (n_out, numbers a row), on the same memory
-    """A kernel as a matrix with a row for each output; its columns lie in the order of memory, so that nothing is copied in
-    channels last, either. Raises RuntimeError when the memory of `w` has gaps. Jordan et al. 2024."""
+    """A kernel as a matrix with a row for each output; its columns lie in the order of memory, so that nothing is
+    copied in channels last, either. Raises RuntimeError when the memory of `w` has gaps. Jordan et al. 2024."""
     order = sorted(range(1, w.ndim), key=w.stride, reverse=True)
     return w.permute(0, *order).view(len(w), -1)
 
@@ -148,9 +151,10 @@ def hidden_weights(
 
 # %% ../nbs/more_techniques.ipynb #5ec6904b
 class MuonAdamW(torch.optim.Optimizer):
-    """`torch.optim.Muon` for the hidden weights of a network, kernels as matrices, and `torch.optim.AdamW` for all others, with
-    one learning rate, momentum and weight decay. A network of two layers has no hidden weights. Raises BadInput for a number
-    out of range. Jordan et al. 2024; Liu et al. 2025, section 2.2, for the length of the steps."""
+    """`torch.optim.Muon` for the hidden weights of a network, kernels as matrices, and `torch.optim.AdamW` for all
+    others, with one learning rate, momentum and weight decay. A network of two layers has no hidden weights. Raises
+    BadInput for a number out of range. Jordan et al. 2024; Liu et al. 2025, section 2.2, for the length of the
+    steps."""
     def __init__(self,
         params, # parameters in the network's order, or a list of groups
         lr:float=1e-3, # learning rate of both
@@ -190,7 +194,8 @@ def _muon(group, weights, state):
     if not weights: return
     for w in weights: state[w]['momentum_buffer'] = _laid_out(state[w].get('momentum_buffer', torch.zeros_like(w)), w)
     matrices = [as_matrix(w.detach()) for w in weights]
-    opt = torch.optim.Muon(matrices, group['lr'], group['weight_decay'], group['betas'][0], adjust_lr_fn='match_rms_adamw')
+    opt = torch.optim.Muon(matrices, group['lr'], group['weight_decay'], group['betas'][0],
+                           adjust_lr_fn='match_rms_adamw')
     for m,w in zip(matrices, weights):
         m.grad = _matrix(w.grad, w)
         opt.state[m]['momentum_buffer'] = _matrix(state[w]['momentum_buffer'], w)
@@ -211,7 +216,8 @@ muon = partial(OptimWrapper, opt=MuonAdamW) # for a learner's `opt_func`
 def _statistics_kept(norms):
     "Batch normalization computes as in training, but its running statistics and its counts stay as they are."
     before = [(m, m.momentum, m.num_batches_tracked) for m in norms]
-    for m in norms: m.momentum,m.num_batches_tracked = 0.,None if m.num_batches_tracked is None else m.num_batches_tracked.clone()
+    for m in norms:
+        m.momentum,m.num_batches_tracked = 0.,None if m.num_batches_tracked is None else m.num_batches_tracked.clone()
     try: yield
     finally:
         for m,momentum,count in before: m.momentum,m.num_batches_tracked = momentum,count
@@ -228,10 +234,13 @@ def _checkpointed(module, x):
 def checkpoint_blocks(
     model:nn.Module, # with residual blocks, as fastai's `xresnet` networks have
 ) -> nn.Module: # the same one
-    """Keeps only the input of each residual block for the backward pass, and computes the rest again. Outputs, gradients and
-    batch statistics stay the same. Raises BadInput for a network without such blocks. Chen et al. 2016."""
+    """Keeps only the input of each residual block for the backward pass, and computes the rest again. Outputs,
+    gradients and batch statistics stay the same. Raises BadInput for a network without such blocks. Chen et al.
+    2016."""
     blocks = [m for m in model.modules() if isinstance(m, ResBlock)]
-    if not blocks: raise BadInput(f'model is a {type(model).__name__} without residual blocks: it must be one of fastai\'s xresnet networks')
+    if not blocks:
+        raise BadInput(f'model is a {type(model).__name__} without residual blocks: '
+                       "it must be one of fastai's xresnet networks")
     for m in blocks: m.forward = partial(_checkpointed, m)
     return model
 
@@ -262,7 +271,8 @@ def erase(
 ) -> torch.Tensor: # like `x`, which stays as it is
     "`fill` inside of the boxes and `x` elsewhere. Raises BadInput for another kind of tensor. Zhong et al. 2017."
     check_floats('x', x, 4)
-    if boxes.shape != (len(x), 4) or boxes.is_floating_point(): raise BadInput(f'boxes is {boxes.dtype} of shape {tuple(boxes.shape)}: it must be int64 of shape ({len(x)}, 4)')
+    if boxes.shape != (len(x), 4) or boxes.is_floating_point():
+        raise BadInput(f'boxes is {boxes.dtype} of shape {tuple(boxes.shape)}: it must be int64 of shape ({len(x)}, 4)')
     top,left,h,w = boxes[:,:,None].unbind(1)
     rows,cols = (torch.arange(o, device=x.device) for o in x.shape[-2:])
     inside = ((rows >= top) & (rows < top+h))[:,None,:,None] & ((cols >= left) & (cols < left+w))[:,None,None,:]
@@ -270,8 +280,8 @@ def erase(
 
 # %% ../nbs/more_techniques.ipynb #8af4edf7
 class RandomErasing(Callback):
-    """Fills a random box of training images with noise, another box for each image. For normalized images. Raises BadInput for
-    `p` outside 0..1. Zhong et al. 2017."""
+    """Fills a random box of training images with noise, another box for each image. For normalized images. Raises
+    BadInput for `p` outside 0..1. Zhong et al. 2017."""
     order,run_valid = -2,False # before mixup
     def __init__(self,
         p:float=.5, # share of the images that lose a box, 0..1
@@ -284,7 +294,8 @@ class RandomErasing(Callback):
 
 # %% ../nbs/more_techniques.ipynb #e58a4240
 class BlurPool(nn.Module):
-    "Blurs by (1, 2, 1)/4 in both directions and keeps every second pixel of (n, c, h, w), beginning with the first; h and w are 2 or more. Zhang 2019, section 3."
+    """Blurs by (1, 2, 1)/4 in both directions and keeps every second pixel of (n, c, h, w), beginning with the first;
+    h and w are 2 or more. Zhang 2019, section 3."""
     stride = 2
     def __init__(self):
         super().__init__()
@@ -293,7 +304,8 @@ class BlurPool(nn.Module):
     def forward(self, x):
         "(n, c, ⌈h/2⌉, ⌈w/2⌉), borders mirrored."
         c = x.shape[1]
-        return F.conv2d(F.pad(x, (1,)*4, mode='reflect'), self.kernel.to(x.dtype).expand(c, 1, 3, 3), stride=2, groups=c)
+        return F.conv2d(F.pad(x, (1,)*4, mode='reflect'), self.kernel.to(x.dtype).expand(c, 1, 3, 3), stride=2,
+                        groups=c)
 
 # %% ../nbs/more_techniques.ipynb #d1643f46
 def _blurred(pool):
@@ -301,12 +313,15 @@ def _blurred(pool):
     return nn.Sequential(nn.MaxPool2d(pool.kernel_size, 1, pool.padding), BlurPool())
 
 def use_blur_pool(
-    model:nn.Module, # with a max pooling of 3 by 3, stride 2 and padding 1, as in the stem of fastai's `xresnet` networks
+    model:nn.Module, # with a max pooling of 3 by 3, stride 2 and padding 1, as in the stem of fastai's `xresnet`
 ) -> nn.Module: # the same one
-    """Lets each such pooling blur before it leaves out every second pixel. Weights, their names and all sizes stay as they are.
-    Raises BadInput for a network without one. Zhang 2019, section 3."""
+    """Lets each such pooling blur before it leaves out every second pixel. Weights, their names and all sizes stay as
+    they are. Raises BadInput for a network without one. Zhang 2019, section 3."""
     found = [(m, k, o) for m in model.modules() for k,o in m.named_children()
-             if isinstance(o, nn.MaxPool2d) and (o.kernel_size, o.stride, o.padding, o.dilation) == (3, 2, 1, 1) and not o.ceil_mode]
-    if not found: raise BadInput(f'model is a {type(model).__name__} without a max pooling of 3 by 3 and stride 2: there is nothing to blur')
+             if isinstance(o, nn.MaxPool2d) and (o.kernel_size, o.stride, o.padding, o.dilation) == (3, 2, 1, 1)
+             and not o.ceil_mode]
+    if not found:
+        raise BadInput(f'model is a {type(model).__name__} without a max pooling of 3 by 3 and stride 2: '
+                       'there is nothing to blur')
     for m,k,o in found: setattr(m, k, _blurred(o))
     return model

@@ -27,7 +27,8 @@ def combine_views(
     _check_rule(beta, reduce)
     check_floats('plain', plain, 2); check_floats('views', views, 3)
     if views.shape[1:] != plain.shape:
-        raise BadInput(f'views has shape {tuple(views.shape)}: it must be (n_views, {plain.shape[0]}, {plain.shape[1]})')
+        raise BadInput(f'views has shape {tuple(views.shape)}: it must be (n_views, '
+                       f'{plain.shape[0]}, {plain.shape[1]})')
     if not len(views): return plain
     if reduce == 'max': return torch.maximum(plain, views.amax(0))
     dtype = torch.promote_types(plain.dtype, torch.float32)
@@ -37,7 +38,8 @@ def combine_views(
 def _own_loader(dl):
     "A copy of `dl` that reads all its images in order."
     if not (isinstance(dl, TfmdDL) and hasattr(dl.dataset, 'set_split_idx')):
-        raise BadInput(f'dl is a {type(dl).__name__}: it must be a fastai loader over Datasets, as from learn.dls.test_dl(files)')
+        raise BadInput(f'dl is a {type(dl).__name__}: it must be a fastai loader over Datasets, '
+                       'as from learn.dls.test_dl(files)')
     if not len(dl.dataset):
         raise BadInput('dl has 0 images: it must have 1 or more; after load_learner, give dl=learn.dls.test_dl(files)')
     return dl.new(shuffle=False, drop_last=False)
@@ -77,7 +79,8 @@ def _bar(learn, total):
 class _RunningViews(GatherPredsCallback):
     "Keeps one running sum (or maximum) over the augmented passes, and the plain pass, on the device."
     name = 'gather_preds'
-    def __init__(self, reduce): self.add,self.views,self.plain,self.labels = (torch.add if reduce == 'mean' else torch.maximum),[],[],[]
+    def __init__(self, reduce):
+        self.add,self.views,self.plain,self.labels = (torch.add if reduce == 'mean' else torch.maximum),[],[],[]
     def before_batch(self): pass
     def before_validate(self): pass
     def after_validate(self): pass
@@ -116,4 +119,5 @@ def _finish(cb, n, beta, reduce):
     views = torch.cat(cb.views)[None] if n else plain.new_empty(0, *plain.shape)
     if reduce == 'mean' and n: views /= n
     preds = combine_views(plain, views, beta, reduce)
-    return to_detach(preds.as_subclass(torch.Tensor), gather=False), to_detach(detuplify(to_concat(cb.labels)), gather=False)
+    return (to_detach(preds.as_subclass(torch.Tensor), gather=False),
+            to_detach(detuplify(to_concat(cb.labels)), gather=False))
