@@ -23,11 +23,13 @@ def _setting(options):
 def study_table(
     plan:list, # of trainings, as from `read_plan`
     rows:pd.DataFrame, # as from `read_study`
-) -> pd.DataFrame: # a row for each training that was made: part, kind, noise (percent), setting (options without the seed), and the columns of `rows`
-    "The recorded rows of a plan, with the names that the plan gives them. A training of two parts is in both. Raises BadInput for a table of another plan."
+) -> pd.DataFrame: # a row for each training: part, kind, noise (%), setting (options without seed), columns of `rows`
+    """The recorded rows of a plan, with the names that the plan gives them. A training of two parts is in both.
+    Raises BadInput for a table of another plan."""
     rows = {row['options']: row for row in rows.to_dict('records')}
     made = [(r, rows.get(training_key(r['options'], r['seed']))) for r in plan]
-    res = pd.DataFrame([dict(part=r['part'], kind=r['kind'], noise=r['options'].get('noise', 0), setting=_setting(row['options']), **row) for r,row in made if row])
+    res = pd.DataFrame([dict(part=r['part'], kind=r['kind'], noise=r['options'].get('noise', 0),
+                             setting=_setting(row['options']), **row) for r,row in made if row])
     if res.empty: raise BadInput('no training of this plan is in the table')
     return res
 
@@ -35,9 +37,12 @@ def recorded(
     plan:str='cpu', # name of a plan in the package
     folder:Path=None, # that holds `plan`.csv, None: `nbs/results` of the repository
 ) -> pd.DataFrame: # as from `study_table`
-    "The results that were recorded for a plan. Raises what `read_plan` and `read_study` raise; FileNotFoundError where there are none."
+    """The results that were recorded for a plan.
+    Raises what `read_plan` and `read_study` raise; FileNotFoundError where there are none."""
     file = Path(ifnone(folder, find_plan('cpu').parent.parent.parent/'nbs/results'))/f'{plan}.csv'
-    if not file.exists(): raise FileNotFoundError(f'{file} is missing: recorded results lie in nbs/results of the repository, not in the installed package')
+    if not file.exists():
+        raise FileNotFoundError(f'{file} is missing: recorded results lie in nbs/results of the repository, '
+                                'not in the installed package')
     return study_table(read_plan(find_plan(plan)), read_study(file))
 
 def provenance(
@@ -45,8 +50,9 @@ def provenance(
 ) -> pd.DataFrame: # a row for each part
     "What was trained on which machine, when, with which versions."
     def each(c): return '; '.join(sorted(map(str, set(c))))
-    return table.groupby('part', sort=False).agg(trainings=('options', 'size'), epochs=('epochs', each), px=('size', each), seeds=('seed', each), data=('data', each),
-                                                 machine=('machine', each), versions=('versions', each), dates=('date', each))
+    return table.groupby('part', sort=False).agg(
+        trainings=('options', 'size'), epochs=('epochs', each), px=('size', each), seeds=('seed', each),
+        data=('data', each), machine=('machine', each), versions=('versions', each), dates=('date', each))
 
 # %% ../nbs/does_it_help.ipynb #7157517d
 def train_command(
@@ -54,23 +60,30 @@ def train_command(
 ) -> str: # a shell command
     "The command that makes a training of the study again."
     options = json.loads(row['options'])
-    return ' '.join(['imagenette_train --data FOLDER', *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
+    return ' '.join(['imagenette_train --data FOLDER',
+                     *(f'--{k}' if v is True else f'--{k} {v}' for k,v in options.items())])
 
 # %% ../nbs/does_it_help.ipynb #25f08de2
 def _cells(table, baseline, value='accuracy'):
     "The rows of a comparison: one for each kind and seed."
     t = table[['kind', 'seed', value]]
-    if t.duplicated(['kind', 'seed']).any(): raise BadInput('the table has several trainings of one kind and seed: choose one size, one length of training, and one value of all else that they differ in')
-    if baseline not in set(t.kind) or t.kind.nunique() < 2: raise BadInput(f"there is nothing to compare: {baseline} and another kind are needed, and there are {', '.join(dict.fromkeys(t.kind)) or 'none'}")
+    if t.duplicated(['kind', 'seed']).any():
+        raise BadInput('the table has several trainings of one kind and seed: choose one size, one length of training, '
+                       'and one value of all else that they differ in')
+    if baseline not in set(t.kind) or t.kind.nunique() < 2:
+        raise BadInput(f"there is nothing to compare: {baseline} and another kind are needed, "
+                       f"and there are {', '.join(dict.fromkeys(t.kind)) or 'none'}")
     return t
 
 def _least_squares(t, value):
-    "Kinds; effects of kinds and seeds; their covariance but for the variance; which contrasts the data tell; squares that are left; degrees of freedom."
+    """Kinds; effects of kinds and seeds; their covariance but for the variance; which contrasts the data tell;
+    squares that are left; degrees of freedom."""
     kinds,seeds = list(dict.fromkeys(t.kind)),sorted(set(t.seed))
     X = np.array([[r.kind == k for k in kinds] + [r.seed == s for s in seeds] for r in t.itertuples()], dtype=float)
     inverse = np.linalg.pinv(X.T@X)
     beta = inverse@X.T@t[value].values
-    return kinds, beta, inverse, inverse@(X.T@X), ((t[value].values - X@beta)**2).sum(), len(t) - np.linalg.matrix_rank(X)
+    return (kinds, beta, inverse, inverse@(X.T@X), ((t[value].values - X@beta)**2).sum(),
+            len(t) - np.linalg.matrix_rank(X))
 
 def chance(
     table:pd.DataFrame, # as from `study_table`, of one size
@@ -86,9 +99,12 @@ def image_error(
     kind:str, # technique
     baseline:str='normalize', # kind that it is compared with
 ) -> float: # standard error; NaN where it was not recorded
-    """How far the gain of a kind would move by chance with other validation images: from what each image adds to it, averaged over
-    the seeds that both have. (Some of the chance of the seeds is in it, too, so it is a little too large.)"""
-    if 'right' not in table or not table[table.kind.isin([kind, baseline])].right.map(lambda o: isinstance(o, str)).all(): return math.nan
+    """How far the gain of a kind would move by chance with other validation images: from what each image adds to it,
+    averaged over the seeds that both have.
+    (Some of the chance of the seeds is in it, too, so it is a little too large.)"""
+    if 'right' not in table or not table[table.kind.isin([kind, baseline])].right.map(
+            lambda o: isinstance(o, str)).all():
+        return math.nan
     a,b = ({r['seed']: right_images(r) for r in table[table.kind == k].to_dict('records')} for k in (kind, baseline))
     both = a.keys() & b.keys()
     each = np.mean([a[s].astype(float) - b[s] for s in both], axis=0) if both else np.array([math.nan]*2)
@@ -98,11 +114,12 @@ def gains(
     table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one size and length of training
     baseline:str='normalize', # kind that the others are compared with
     value:str='accuracy', # column
-    study:pd.DataFrame=None, # as from `study_table`: all trainings of the table's size tell how large chance is; None: the table alone
-) -> pd.DataFrame: # by kind: mean, gain over the baseline, low and high end of its interval, the same with the choice of images (NaN where nothing tells chance), seeds
-    """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block design), by least
-    squares: kinds may lack seeds. The intervals hold together in 95 of 100 studies (Bonferroni): each is wider the more kinds there are.
-    `low` and `high` are for other seeds, `low_images` and `high_images` for other seeds and other validation images (`image_error`). A kind that shares no seed with the others is left out.
+    study:pd.DataFrame=None, # as from `study_table`: its trainings of this size tell how large chance is; None: `table`
+) -> pd.DataFrame: # by kind: mean, gain, low, high, low_images, high_images (NaN where nothing tells chance), seeds
+    """Gains of each kind over the baseline, seed by seed, with the chance of all kinds pooled (a randomized block
+    design), by least squares: kinds may lack seeds. The intervals hold together in 95 of 100 studies (Bonferroni):
+    each is wider the more kinds there are. `low` and `high` are for other seeds, `low_images` and `high_images` for
+    other seeds and other validation images (`image_error`). A kind that shares no seed with the others is left out.
     Raises BadInput without the baseline or a second kind, and for several trainings of one kind and seed."""
     t = _cells(table, baseline, value)
     kinds,beta,inverse,told,squares,df = _least_squares(t, value)
@@ -114,9 +131,11 @@ def gains(
     rows = {}
     for k,c in contrasts.items():
         half = 0. if k == baseline else stats.t.ppf(tail, df)*math.sqrt(var*max(0, c@inverse@c)) if df else math.nan
-        far = math.hypot(half, stats.norm.ppf(tail)*image_error(table, k, baseline)) if value == 'accuracy' else math.nan
+        far = (math.hypot(half, stats.norm.ppf(tail)*image_error(table, k, baseline)) if value == 'accuracy'
+               else math.nan)
         own = t[t.kind == k][value]
-        rows[k] = dict(mean=own.mean(), gain=c@beta, low=c@beta - half, high=c@beta + half, low_images=c@beta - far, high_images=c@beta + far, seeds=len(own))
+        rows[k] = dict(mean=own.mean(), gain=c@beta, low=c@beta - half, high=c@beta + half,
+                       low_images=c@beta - far, high_images=c@beta + far, seeds=len(own))
     return pd.DataFrame.from_dict(rows, orient='index')
 
 def runs_needed(
@@ -124,16 +143,17 @@ def runs_needed(
     difference:float, # to be found, in the unit of `std`
     power:float=.8, # probability that it is found, 0..1
 ) -> int: # runs of each of the two kinds
-    """How many runs of each kind a t-test of two independent groups needs to find a difference, at a level of 5%. Raises BadInput.
-    Cohen 1988, chapter 2: the distribution of t is not central where there is a difference."""
-    check_range('std', std, 1e-12, math.inf, float); check_range('difference', difference, 1e-12, math.inf, float); check_range('power', power, .06, .999, float)
+    """How many runs of each kind a t-test of two independent groups needs to find a difference, at a level of 5%.
+    Raises BadInput. Cohen 1988, chapter 2: the distribution of t is not central where there is a difference."""
+    check_range('std', std, 1e-12, math.inf, float); check_range('difference', difference, 1e-12, math.inf, float)
+    check_range('power', power, .06, .999, float)
     def found(n): return 1 - stats.nct.cdf(stats.t.ppf(.975, 2*n-2), 2*n-2, difference/std*math.sqrt(n/2))
     most = next(n for n in (2**i for i in range(1, 60)) if found(n) >= power)
     return bisect_left(range(most), power, lo=max(2, most//2), key=found)
 
 # %% ../nbs/does_it_help.ipynb #b23b0691
-_NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup', both='smoothing and mixup', cutmix='CutMix',
-              fixed='one size', growing='growing images')
+_NAMES = dict(nothing='no normalization', normalize='normalization only', smooth='label smoothing', mixup='mixup',
+              both='smoothing and mixup', cutmix='CutMix', fixed='one size', growing='growing images')
 
 def _name(kind): return _NAMES.get(kind, kind)
 
@@ -153,14 +173,16 @@ def _told(g, baseline):
     if g.low.isna().all(): return 'One seed: no difference can be told from chance'
     sure = g[_sure(g)]
     if sure.empty: return 'No difference can be told from chance'
-    return _upper('; '.join(f'{_name(k)} {"gains" if r.gain > 0 else "loses"} {abs(r.gain)*100:.1f} points' for k,r in sure.iterrows()))
+    return _upper('; '.join(f'{_name(k)} {"gains" if r.gain > 0 else "loses"} {abs(r.gain)*100:.1f} points'
+                            for k,r in sure.iterrows()))
 
 def _title(ax, *lines, width=66): ax.set_title('\n'.join(textwrap.fill(o, width) for o in lines), size=10)
 
 def _scale(table):
     "What was trained, in words."
     r = table.iloc[0]
-    return f"{r.arch}, {'/'.join(map(str, sorted(set(table['size']))))} px, {'/'.join(map(str, sorted(set(table.epochs))))} epochs"
+    return (f"{r.arch}, {'/'.join(map(str, sorted(set(table['size']))))} px, "
+            f"{'/'.join(map(str, sorted(set(table.epochs))))} epochs")
 
 def plot_ladder(
     table:pd.DataFrame, # one part of a study, at one length of training
@@ -168,7 +190,8 @@ def plot_ladder(
     study:pd.DataFrame=None, # as for `gains`
     ax=None, # axes to draw on
 ):
-    "Gains of each kind over the baseline: a dot for each seed, the mean, its interval, and thinner the one with the choice of the validation images."
+    """Gains of each kind over the baseline: a dot for each seed, the mean, its interval,
+    and thinner the one with the choice of the validation images."""
     if ax is None: _,ax = plt.subplots(figsize=(7, 3.4), layout='constrained')
     g = gains(table, baseline, study=study)
     a = table.pivot(index='seed', columns='kind', values='accuracy')
@@ -177,7 +200,9 @@ def plot_ladder(
         color = '0.35' if not sure else 'C0' if r.gain > 0 else 'C3'
         ax.scatter(100*(a[k] - a[baseline]), [y]*len(a), s=14, color='0.6', zorder=4)
         for high,lw in ((r.high, 3), (r.high_images, 1)):
-            if not math.isnan(high): ax.errorbar(100*r.gain, y, xerr=100*(high - r.gain), fmt='o', ms=7, capsize=4, lw=lw, zorder=3, color=color)
+            if not math.isnan(high):
+                ax.errorbar(100*r.gain, y, xerr=100*(high - r.gain), fmt='o', ms=7, capsize=4, lw=lw, zorder=3,
+                            color=color)
         ax.plot(100*r.gain, y, 'o', ms=7, color=color, zorder=3)
     ax.axvline(0, color='k', lw=1)
     ax.set_yticks(range(len(rest)), map(_name, rest.index)); ax.set_ylim(len(rest) - .5, -.5)
@@ -188,7 +213,8 @@ def plot_ladder(
 # %% ../nbs/does_it_help.ipynb #86743035
 def _longer(table, baseline, study=None, by='epochs'):
     "Gains at each number of epochs, or whatever `by` names, that has a baseline and another kind."
-    return {n: gains(t, baseline, study=study) for n,t in table.groupby(by) if baseline in set(t.kind) and t.kind.nunique() > 1}
+    return {n: gains(t, baseline, study=study) for n,t in table.groupby(by)
+            if baseline in set(t.kind) and t.kind.nunique() > 1}
 
 def plot_crossover(
     table:pd.DataFrame, # parts of a study, of one size, that differ in their epochs
@@ -200,14 +226,17 @@ def plot_crossover(
     "Gain over the baseline against the epochs, with intervals. Raises BadInput for fewer than two lengths of training."
     if ax is None: _,ax = plt.subplots(figsize=(7, 3.6), layout='constrained')
     by = {n: g for n,g in _longer(table, baseline, study).items() if set(kinds) & set(g.index)}
-    if len(by) < 2: raise BadInput(f"{', '.join(kinds)} and {baseline} must have been trained for two numbers of epochs, or more")
+    if len(by) < 2:
+        raise BadInput(f"{', '.join(kinds)} and {baseline} must have been trained for two numbers of epochs, or more")
     told = []
     for i,k in enumerate(kinds):
         at = [n for n in by if k in by[n].index]
         if not at: continue
         g = pd.DataFrame([by[n].loc[k] for n in at], index=at)
         sure = [_sure(by[n])[k] for n in at]
-        ax.errorbar([n*1.03**(i - 1) for n in at], 100*g.gain, yerr=100*(g.high - g.gain).fillna(0), fmt='o-', capsize=4, label=_name(k)) # beside each other
+        # beside each other
+        ax.errorbar([n*1.03**(i - 1) for n in at], 100*g.gain, yerr=100*(g.high - g.gain).fillna(0),
+                    fmt='o-', capsize=4, label=_name(k))
         told.append(f'{_name(k)} {_points(g.iloc[-1], sure[-1])}' + ('' if at[-1] == max(by) else f' at {at[-1]}'))
     ax.axhline(0, color='k', lw=1)
     ax.set_xscale('log'); ax.set_xticks(list(by), [str(n) for n in by]); ax.xaxis.set_minor_locator(plt.NullLocator())
@@ -216,13 +245,15 @@ def plot_crossover(
     return ax
 
 # %% ../nbs/does_it_help.ipynb #f00ae774
-_BOOK = [(5*63, .825, 'baseline'), (4*63*(128/224)**2 + 6*63, .863, 'growing images')] # seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
+# seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
+_BOOK = [(5*63, .825, 'baseline'), (4*63*(128/224)**2 + 6*63, .863, 'growing images')]
 
 def frontier(
     points:pd.DataFrame, # columns seconds and accuracy
     within:float=.1, # share of the seconds by which two are taken to cost the same
 ) -> pd.DataFrame: # those that no other one beats in both, by seconds
-    "The best accuracies for the seconds that they take: each point is better than all that cost less, or about the same."
+    """The best accuracies for the seconds that they take:
+    each point is better than all that cost less, or about the same."""
     p = points.sort_values('seconds')
     return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
@@ -235,21 +266,31 @@ def plot_frontier(
     t = table[table.noise == 0].drop_duplicates('options')
     v = t[t.tta_mean.notna()]
     k = min(4, *(len(o) - 1 for o in v.tta_mean)) if len(v) else 0
-    more = v.assign(kind=[f'{_name(o)}, {k} views' for o in v.kind], accuracy=v.tta_mean.str[k], seconds=v.seconds + k*v.pass_seconds)
-    p = pd.concat([t, more]).groupby(['setting', 'kind', 'size', 'epochs'], sort=False)[['seconds', 'accuracy']].mean().reset_index()
+    more = v.assign(kind=[f'{_name(o)}, {k} views' for o in v.kind], accuracy=v.tta_mean.str[k],
+                    seconds=v.seconds + k*v.pass_seconds)
+    p = pd.concat([t, more]).groupby(['setting', 'kind', 'size', 'epochs'], sort=False)[
+        ['seconds', 'accuracy']].mean().reset_index()
     best = frontier(p)
     for (size,),d in p.groupby(['size']): ax.scatter(d.seconds, 100*d.accuracy, s=30, label=f'{size} px', alpha=.8)
     ax.plot(best.seconds, 100*best.accuracy, color='k', lw=1, zorder=1)
-    ax.scatter([b[0] for b in _BOOK], [100*b[1] for b in _BOOK], marker='D', facecolors='none', edgecolors='0.4', label='the book, on its GPU')
+    ax.scatter([b[0] for b in _BOOK], [100*b[1] for b in _BOOK], marker='D', facecolors='none', edgecolors='0.4',
+               label='the book, on its GPU')
     ax.set_xscale('log'); ax.xaxis.set_major_formatter('{x:.0f}'); ax.xaxis.set_minor_formatter(plt.NullFormatter())
     low,high = ax.get_xlim()
     low,high = ax.set_xlim(min(low, 200), max(high, 1000))
-    ax.set_xticks([x for e in range(1, 6) for x in (10**e, 2*10**e, 3*10**e, 4*10**e, 5*10**e, 7*10**e) if low <= x <= high])
-    ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})"); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
-    for i,r in enumerate(best.itertuples(), 1): ax.annotate(i, (r.seconds, 100*r.accuracy), xytext=(-4, 4), textcoords='offset points', ha='right', size=8, weight='bold')
-    ax.text(.02, .98, '\n'.join(f'{i}  {_name(r.kind)}, {r.size_} px, {r.epochs} epochs' for i,r in enumerate(best.rename(columns=dict(size='size_')).itertuples(), 1)), transform=ax.transAxes, va='top', size=8)
+    ax.set_xticks([x for e in range(1, 6) for x in (10**e, 2*10**e, 3*10**e, 4*10**e, 5*10**e, 7*10**e)
+                   if low <= x <= high])
+    ax.set_xlabel(f"seconds ({'; '.join(sorted({m.split(', ', 1)[-1] for m in table.machine}))})")
+    ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend(loc='lower right')
+    for i,r in enumerate(best.itertuples(), 1):
+        ax.annotate(i, (r.seconds, 100*r.accuracy), xytext=(-4, 4), textcoords='offset points', ha='right', size=8,
+                    weight='bold')
+    ax.text(.02, .98, '\n'.join(f'{i}  {_name(r.kind)}, {r.size_} px, {r.epochs} epochs' for i,r in
+                                enumerate(best.rename(columns=dict(size='size_')).itertuples(), 1)),
+            transform=ax.transAxes, va='top', size=8)
     r = best.iloc[-1]
-    _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes of computing: {_name(r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
+    _title(ax, f'{100*r.accuracy:.1f}% in {r.seconds/60:.0f} minutes of computing: '
+               f'{_name(r.kind)}, {r["size"]} px, {r.epochs} epochs', t.arch.iloc[0])
     return ax
 
 # %% ../nbs/does_it_help.ipynb #8edcff03
@@ -266,7 +307,8 @@ def plot_tta(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
     ax=None, # axes to draw on
 ):
-    "Gain of test time augmentation over the plain prediction against the passes: random views and corners, by mean and by maximum."
+    """Gain of test time augmentation over the plain prediction against the passes:
+    random views and corners, by mean and by maximum."""
     if ax is None: _,ax = plt.subplots(figsize=(7, 4), layout='constrained')
     t = table[table.tta_mean.notna()].drop_duplicates('options')
     if t.empty: raise BadInput('no training of the table was measured with views')
@@ -277,14 +319,18 @@ def plot_tta(
         ax.plot(x, _view_gains(d).mean(0), 'o-', color=f'C{i}', label=f'{name}, {len(d)} trainings')
         ax.plot(x, _view_gains(d, 'max').mean(0), ':', color=f'C{i}')
         for rule,marker in dict(mean='s', max='D').items():
-            ax.plot(5, 100*(d[f'corners_{rule}'] - d.tta_mean.str[0]).mean(), marker, ms=8, mfc='none' if rule == 'max' else f'C{i}', color=f'C{i}')
+            ax.plot(5, 100*(d[f'corners_{rule}'] - d.tta_mean.str[0]).mean(), marker, ms=8,
+                    mfc='none' if rule == 'max' else f'C{i}', color=f'C{i}')
         found += [g[k] for g in _view_gains(d)]
-    for style,label in {'o-': 'random views, mean', ':': 'random views, maximum', 's': 'corners and centre, mean', 'D': 'corners and centre, maximum'}.items():
+    for style,label in {'o-': 'random views, mean', ':': 'random views, maximum',
+                        's': 'corners and centre, mean', 'D': 'corners and centre, maximum'}.items():
         ax.plot([], [], style, color='0.3', mfc='none' if style == 'D' else '0.3', label=label)
     ax.axhline(0, color='k', lw=1)
-    ax.set_xlabel('passes over the images; 1 is the plain prediction'); ax.set_ylabel('points over the plain prediction'); ax.grid(alpha=.3); ax.legend(fontsize=8)
+    ax.set_xlabel('passes over the images; 1 is the plain prediction')
+    ax.set_ylabel('points over the plain prediction'); ax.grid(alpha=.3); ax.legend(fontsize=8)
     better = sum(g > 0 for g in found)
-    _title(ax, f'{k} views gain in {better} of {len(found)} trainings ({min(found):+.1f} to {max(found):+.1f} points), for {k+1} times the work', t.arch.iloc[0])
+    _title(ax, f'{k} views gain in {better} of {len(found)} trainings '
+               f'({min(found):+.1f} to {max(found):+.1f} points), for {k+1} times the work', t.arch.iloc[0])
     return ax
 
 # %% ../nbs/does_it_help.ipynb #501fc40c
@@ -311,13 +357,15 @@ def plot_noise(
         told.append(f'{noise}%: {_points(g.loc[kinds[1]], _sure(g)[kinds[1]])}')
     ax.set_xlabel('wrong labels, %'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3); ax.legend()
     if not found: told = [o.replace(' (may be chance)', '') for o in told]
-    _title(ax, f"{_upper(_name(kinds[1]))} {f'over {_name(kinds[0])}' if found else 'gains nothing that is more than chance'}, points at {'; '.join(told)}", _scale(t))
+    _title(ax, f"{_upper(_name(kinds[1]))} "
+               f"{f'over {_name(kinds[0])}' if found else 'gains nothing that is more than chance'}, "
+               f"points at {'; '.join(told)}", _scale(t))
     return ax
 
 # %% ../nbs/does_it_help.ipynb #81571a39
 def seed_std(
     table:pd.DataFrame, # as from `study_table`
-) -> tuple: # standard deviation over seeds, pooled over all settings; low and high end of its 95% interval; degrees of freedom
+) -> tuple: # standard deviation over seeds, pooled over all settings; ends of its 95% interval; degrees of freedom
     "How far trainings lie apart that differ in their seed alone."
     g = table.drop_duplicates('options').groupby('setting').accuracy
     df = int((g.size() - 1).sum())
@@ -329,20 +377,24 @@ def plot_spread(
     table:pd.DataFrame, # as from `study_table`
     axs=None, # two axes to draw on
 ):
-    "Left: each training's distance from the mean of its setting. Right: the runs that a difference needs, and what they may be as far as the spread is known."
+    """Left: each training's distance from the mean of its setting.
+    Right: the runs that a difference needs, and what they may be as far as the spread is known."""
     ax,ax2 = plt.subplots(1, 2, figsize=(8, 3.6), layout='constrained')[1] if axs is None else axs
     t = table.drop_duplicates('options')
     t = t[t.groupby('setting').accuracy.transform('size') > 1]
     std,low,high,df = seed_std(table)
-    if df < 4 or not std: raise BadInput(f'{df} degrees of freedom are too few to tell how far seeds lie apart: 4 are needed')
-    for i,(_,d) in enumerate(t.groupby('setting', sort=False)): ax.plot(100*(d.accuracy - d.accuracy.mean()), [i]*len(d), 'o-', color='C0', ms=4, lw=.7)
+    if df < 4 or not std:
+        raise BadInput(f'{df} degrees of freedom are too few to tell how far seeds lie apart: 4 are needed')
+    for i,(_,d) in enumerate(t.groupby('setting', sort=False)):
+        ax.plot(100*(d.accuracy - d.accuracy.mean()), [i]*len(d), 'o-', color='C0', ms=4, lw=.7)
     ax.axvline(0, color='k', lw=1); ax.set_yticks([]); ax.grid(axis='x', alpha=.3)
     ax.set_xlabel('points from the mean of its setting'); ax.set_ylabel('settings, a row for each')
     ax.set_title(f'Seeds alone: std {100*std:.2f} points\n(95%: {100*low:.2f} to {100*high:.2f})', size=10)
     x = np.geomspace(.2, 3, 12)
     few,runs,many = ([runs_needed(100*s, d) for d in x] for s in (low, std, high))
     ax2.fill_between(x, few, many, alpha=.2); ax2.plot(x, runs, 'o-', ms=3)
-    ax2.set_xscale('log'); ax2.set_yscale('log'); ax2.yaxis.set_minor_locator(plt.NullLocator()); ax2.xaxis.set_minor_locator(plt.NullLocator())
+    ax2.set_xscale('log'); ax2.set_yscale('log')
+    ax2.yaxis.set_minor_locator(plt.NullLocator()); ax2.xaxis.set_minor_locator(plt.NullLocator())
     ax2.set_xticks([.2, .5, 1, 2, 3], ['0.2', '0.5', '1', '2', '3'])
     ticks = [v for v in (2, 5, 10, 20, 50, 100, 200, 500) if v <= max(many)]
     ax2.set_yticks(ticks, map(str, ticks))
@@ -356,7 +408,7 @@ def plot_spread(
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='normalize', # kind that the others are compared with
-) -> pd.DataFrame: # a row for each kind: gain in points with its widest interval that is known, at each size and length of training
+) -> pd.DataFrame: # by kind: gain in points with its widest known interval, at each size and length of training
     "What the study found of each technique, in one table, with the chance of all trainings of one size pooled."
     t = table[table.noise == 0].drop_duplicates('options')
     by = _longer(t, baseline, table, ['size', 'epochs'])
@@ -368,21 +420,25 @@ def use_it_when(
 
 # %% ../nbs/does_it_help.ipynb #6058693e
 def _comparisons(table):
-    "Each part at each share of wrong labels; where that has several trainings of one kind and seed, each size and length of training."
+    """Each part at each share of wrong labels;
+    where that has several trainings of one kind and seed, each size and length of training."""
     for _,t in table.groupby(['part', 'noise'], sort=False):
         yield from (d for _,d in t.groupby(['size', 'epochs'])) if t.duplicated(['kind', 'seed']).any() else [t]
 
 def _seen(rows):
     "How large and how long a kind was trained."
     o = json.loads(rows.options.iloc[0])
-    return f"{o['progressive']} (epochs:px)" if 'progressive' in o else f"{rows['size'].iloc[0]} px, {rows.epochs.iloc[0]} epochs"
+    return (f"{o['progressive']} (epochs:px)" if 'progressive' in o else
+            f"{rows['size'].iloc[0]} px, {rows.epochs.iloc[0]} epochs")
 
 def _quote_views(t):
     "What test time augmentation gave to trainings of one size and length."
     g,k = _view_gains(t),min(4, len(t.tta_mean.iloc[0]) - 1)
     each = ', '.join(f'{v:+.1f}' for v in g[:,k])
-    return (f"{_seen(t)}: plain {100*t.accuracy.mean():.2f}%, {k} views {g[:,k].mean():+.1f} points (each training: {each}), "
-            f"{g.shape[1]-1} views {g[:,-1].mean():+.1f}, corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
+    return (f"{_seen(t)}: plain {100*t.accuracy.mean():.2f}%, "
+            f"{k} views {g[:,k].mean():+.1f} points (each training: {each}), "
+            f"{g.shape[1]-1} views {g[:,-1].mean():+.1f}, "
+            f"corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
 
 def _quote_gain(t, kind, baseline, study):
     "What a kind gained in one comparison; none where it was not compared."
@@ -390,10 +446,15 @@ def _quote_gain(t, kind, baseline, study):
     if kind not in g.index: return []
     r = g.loc[kind]
     rows,base = (t[t.kind == k] for k in (kind, baseline))
-    interval = 'one seed, so no interval' if math.isnan(r.low) else f'{_signed(r.low)} to {_signed(r.high)} with other seeds' + ('' if math.isnan(r.low_images) else f', {_signed(r.low_images)} to {_signed(r.high_images)} with other images, too')
+    interval = 'one seed, so no interval' if math.isnan(r.low) else (
+        f'{_signed(r.low)} to {_signed(r.high)} with other seeds' + (
+            '' if math.isnan(r.low_images) else
+            f', {_signed(r.low_images)} to {_signed(r.high_images)} with other images, too'))
     noise = f', {t.noise.iloc[0]}% of the labels wrong' if t.noise.iloc[0] else ''
-    other = '' if _seen(rows) == _seen(base) else f' at {_seen(rows)}, {rows.seconds.mean()/base.seconds.mean():.2f} times the seconds'
-    return [f"{_seen(base)}{noise}: {_name(baseline)} {100*base.accuracy.mean():.2f}%, {_name(kind)}{other} {_signed(r.gain, 2)} points ({interval}; {len(rows)} and {len(base)} seeds)"]
+    other = '' if _seen(rows) == _seen(base) else (
+        f' at {_seen(rows)}, {rows.seconds.mean()/base.seconds.mean():.2f} times the seconds')
+    return [f"{_seen(base)}{noise}: {_name(baseline)} {100*base.accuracy.mean():.2f}%, "
+            f"{_name(kind)}{other} {_signed(r.gain, 2)} points ({interval}; {len(rows)} and {len(base)} seeds)"]
 
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
@@ -402,10 +463,13 @@ def quote(
 ) -> str: # lines
     "What a study found of one technique, with its scale, its seeds and where the numbers come from."
     table = recorded() if table is None else table
-    if kind == 'tta': lines = [_quote_views(t) for _,t in _scales(table[table.tta_mean.notna()].drop_duplicates('options'))]
+    if kind == 'tta':
+        lines = [_quote_views(t) for _,t in _scales(table[table.tta_mean.notna()].drop_duplicates('options'))]
     else: lines = [o for t in _comparisons(table) for o in _quote_gain(t, kind, baseline, table)]
     if not lines: return f'{_name(kind)}: not measured on photographs yet'
-    return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs ({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, {' to '.join(sorted({min(table.date), max(table.date)}))}"])
+    return '\n'.join([*lines, f"{'; '.join(sorted(set(table.arch)))} on photographs "
+                              f"({'; '.join(sorted(set(table.data)))}), {'; '.join(sorted(set(table.machine)))}, "
+                              f"{' to '.join(sorted({min(table.date), max(table.date)}))}"])
 
 # %% ../nbs/does_it_help.ipynb #cf6d6137
 def not_measured(
@@ -413,7 +477,9 @@ def not_measured(
     table:pd.DataFrame, # as from `study_table`
 ) -> pd.DataFrame: # a row for each part and kind: trainings that are planned, and those that were made
     "What is missing of a plan, by part and kind."
-    planned = pd.DataFrame([dict(part=r['part'], kind=r['kind']) for r in plan]).value_counts(sort=False).rename('planned')
-    made = (table[['part', 'kind']] if len(table) else pd.DataFrame(columns=['part', 'kind'])).value_counts().rename('made')
+    planned = pd.DataFrame([dict(part=r['part'], kind=r['kind']) for r in plan]
+                           ).value_counts(sort=False).rename('planned')
+    made = (table[['part', 'kind']] if len(table) else pd.DataFrame(columns=['part', 'kind'])
+            ).value_counts().rename('made')
     res = pd.concat([planned, made], axis=1).fillna(0).astype(int)
     return res[res.made < res.planned].sort_index()

@@ -59,7 +59,8 @@ class _Files(torch.utils.data.Dataset):
         with Image.open(self.files[i]) as im: return self.transform(im.convert('RGB')), self.labels[i]
 
 # %% ../nbs/benchmark.ipynb #cf2a174e
-def _ours(path, files, bs, size, workers): return cached_dls(path, bs, size, files=files, min_scale=_CROP['scale'][0]).train
+def _ours(path, files, bs, size, workers):
+    return cached_dls(path, bs, size, files=files, min_scale=_CROP['scale'][0]).train
 
 def _chapter(path, files, bs, size, workers):
     return get_dls(path, bs, size, presize=max(460, size), files=files, workers=workers).train
@@ -67,23 +68,26 @@ def _chapter(path, files, bs, size, workers):
 def _book(path, files, bs, size, workers): return get_dls(path, bs, size, files=files, workers=workers).train
 
 def _fastai(path, files, bs, size, workers):
-    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, splitter=GrandparentSplitter('train', 'val'), get_y=parent_label,
-                      item_tfms=[RandomResizedCrop(size, min_scale=_CROP['scale'][0]), FlipItem()], batch_tfms=Normalize.from_stats(*imagenet_stats))
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files,
+                      splitter=GrandparentSplitter('train', 'val'), get_y=parent_label,
+                      item_tfms=[RandomResizedCrop(size, min_scale=_CROP['scale'][0]), FlipItem()],
+                      batch_tfms=Normalize.from_stats(*imagenet_stats))
     return block.dataloaders(path, bs=bs, num_workers=workers).train
 
 def _torchvision(path, files, bs, size, workers):
-    tfm = v2.Compose([v2.RandomResizedCrop(size, **_CROP), v2.RandomHorizontalFlip(), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
-                      v2.Normalize(*imagenet_stats)])
-    return torch.utils.data.DataLoader(_Files(_training(files), tfm), bs, shuffle=True, drop_last=True, num_workers=workers,
-                                       pin_memory=torch.cuda.is_available())
+    tfm = v2.Compose([v2.RandomResizedCrop(size, **_CROP), v2.RandomHorizontalFlip(), v2.ToImage(),
+                      v2.ToDtype(torch.float32, scale=True), v2.Normalize(*imagenet_stats)])
+    return torch.utils.data.DataLoader(_Files(_training(files), tfm), bs, shuffle=True, drop_last=True,
+                                       num_workers=workers, pin_memory=torch.cuda.is_available())
 
 def _timm(path, files, bs, size, workers):
     from timm.data import create_loader # not a part of what this package needs
-    return create_loader(_Files(_training(files)), (3, size, size), bs, is_training=True, color_jitter=None, num_workers=workers,
-                         persistent_workers=False, use_prefetcher=torch.cuda.is_available(), device=default_device(), **_CROP)
+    return create_loader(_Files(_training(files)), (3, size, size), bs, is_training=True, color_jitter=None,
+                         num_workers=workers, persistent_workers=False, use_prefetcher=torch.cuda.is_available(),
+                         device=default_device(), **_CROP)
 
-PIPELINES = {'this course': _ours, 'torchvision v2': _torchvision, 'timm': _timm, "fastai's RandomResizedCrop": _fastai, '--book': _book,
-             "the chapter's Resize(460)": _chapter}
+PIPELINES = {'this course': _ours, 'torchvision v2': _torchvision, 'timm': _timm,
+             "fastai's RandomResizedCrop": _fastai, '--book': _book, "the chapter's Resize(460)": _chapter}
 
 # %% ../nbs/benchmark.ipynb #c504c1bd
 def pipeline_rates(
@@ -94,9 +98,10 @@ def pipeline_rates(
     workers:int=None, # processes that read files; None: one for each core
     seconds:float=5, # to measure each
 ) -> list: # of dicts: what, size, images, rate (images a second)
-    """Training images a second of each input pipeline, epoch after epoch, where the device computes. The store of decoded images
-    is made before. Raises BadInput when there are fewer images than `bs`."""
-    if len(_training(files)) < bs: raise BadInput(f'bs={bs}: there are only {len(_training(files))} training images, use a smaller one')
+    """Training images a second of each input pipeline, epoch after epoch, where the device computes.
+    The store of decoded images is made before. Raises BadInput when there are fewer images than `bs`."""
+    if len(_training(files)) < bs:
+        raise BadInput(f'bs={bs}: there are only {len(_training(files))} training images, use a smaller one')
     rows, device, workers = [], default_device(), ifnone(workers, num_cpus())
     for name in [o for o in PIPELINES if o != 'timm' or find_spec('timm')]:
         dl = PIPELINES[name](path, files, bs, size, workers)
@@ -111,8 +116,8 @@ def matmul_rate(
     dtype=torch.float32, # of the matrices
     n:int=None, # their side; None: 8192 on a GPU, else 2048
 ) -> float: # floating-point operations a second
-    """What a device reaches in a product of two large square matrices, the quickest of ten. float32 on CUDA is rounded to
-    TensorFloat32 where convolutions are."""
+    """What a device reaches in a product of two large square matrices, the quickest of ten.
+    float32 on CUDA is rounded to TensorFloat32 where convolutions are."""
     n = ifnone(n, 8192 if torch.device(device).type == 'cuda' else 2048)
     a,b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     def once():
@@ -154,12 +159,15 @@ def step_rates(
     arch=xresnet18, # network
     seconds:float=5, # to measure each
 ) -> list: # of dicts: what, size, images, rate (images a second), share (of the rate of matrix products, 0..1)
-    "The training step of the chapter, in float32, and of this course. The share is of products in the type that the step uses."
+    """The training step of the chapter, in float32, and of this course.
+    The share is of products in the type that the step uses."""
     x, fast = dls.train.one_batch()[0].as_subclass(torch.Tensor), fast_settings(dls.device).bf16
     flops = step_flops(arch(n_out=dls.c).to(x.device), x[:2])
-    kinds = {'this course': (fast_learner, torch.bfloat16 if fast else torch.float32), '--book': (get_learner, torch.float32)}
+    kinds = {'this course': (fast_learner, torch.bfloat16 if fast else torch.float32),
+             '--book': (get_learner, torch.float32)}
     def limits(): return {o: matmul_rate(x.device, o) for o in {dtype for _,dtype in kinds.values()}}
-    before, rates, after = limits(), {name: step_rate(make(dls, arch), seconds) for name,(make,_) in kinds.items()}, limits()
+    before, rates, after = (
+        limits(), {name: step_rate(make(dls, arch), seconds) for name,(make,_) in kinds.items()}, limits())
     return [dict(what=f'step: {name}', size=x.shape[-1], images=len(dls.train_ds), rate=rates[name],
                  share=rates[name]*flops/max(before[dtype], after[dtype])) for name,(_,dtype) in kinds.items()]
 
@@ -178,12 +186,13 @@ def epoch_rate(
     options = dict(data=path, subset=k, bs=bs, size=size, arch=arch, epochs=1, workers=workers if book else None)
     with tempfile.TemporaryDirectory() as out:
         args = [o for k,v in options.items() if v is not None for o in (f'--{k}', str(v))] + ['--book']*book
-        proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', *args, '--out', out], capture_output=True, text=True)
+        proc = subprocess.run([sys.executable, '-m', 'imagenette_course.train', *args, '--out', out],
+                              capture_output=True, text=True)
         if proc.returncode: raise BadInput(f'imagenette_train {" ".join(args)} failed: {proc.stderr.strip()}')
         res = json.loads((Path(out)/'summary.json').read_text())
     n = res['dataset']['train']
-    return dict(what=f"epoch: {'--book' if book else 'this course'}", size=size, images=n, rate=n/res['seconds'], seconds=res['seconds'],
-                gb=res['memory_gb'])
+    return dict(what=f"epoch: {'--book' if book else 'this course'}", size=size, images=n, rate=n/res['seconds'],
+                seconds=res['seconds'], gb=res['memory_gb'])
 
 # %% ../nbs/benchmark.ipynb #684ced78
 def measure(
@@ -195,13 +204,15 @@ def measure(
     seconds:float=5, # to measure each rate
     sizes:tuple=(64, 128, 224), # further sides of images, pixels
 ) -> pd.DataFrame: # what, size, images, rate (images a second), share, seconds, gb
-    """All that `imagenette_bench` measures, in one run: `share` is of the rate of matrix products, `seconds` and `gb` (the peak of
-    memory) are of an epoch. Raises BadInput when there are too few images."""
+    """All that `imagenette_bench` measures, in one run: `share` is of the rate of matrix products, `seconds` and `gb`
+    (the peak of memory) are of an epoch. Raises BadInput when there are too few images."""
     files, rows = image_files(path), []
     classes = Counter(f.parent.name for f in _training(files))
     k = min(100, min(classes.values())//2)
-    if k*len(classes) < bs: raise BadInput(f'bs={bs}: a part of {k*len(classes)} images is measured too, use a smaller bs or more images')
-    if size < (low := smallest_size(getattr(xresnet, arch)())): raise BadInput(f'{size} px are too small: {arch} needs {low} px or more')
+    if k*len(classes) < bs:
+        raise BadInput(f'bs={bs}: a part of {k*len(classes)} images is measured too, use a smaller bs or more images')
+    if size < (low := smallest_size(getattr(xresnet, arch)())):
+        raise BadInput(f'{size} px are too small: {arch} needs {low} px or more')
     few = subset(path, k)
     for s in sorted({*sizes, size}, key=lambda o: (o != size, o)):
         print(f'{s} px', flush=True)
@@ -218,7 +229,8 @@ def ratios(
     "How many times quicker this course is than each of the others, at the first size and with all images."
     d = df[(df['size'] == df['size'].iloc[0]) & (df.images == df.images.max())].set_index('what').rate
     kind = d.index.str.split(': ').str[0]
-    return pd.Series({what: d[f'{o}: this course']/d[what] for what,o in zip(d.index, kind) if what != f'{o}: this course'})
+    return pd.Series({what: d[f'{o}: this course']/d[what]
+                      for what,o in zip(d.index, kind) if what != f'{o}: this course'})
 
 # %% ../nbs/benchmark.ipynb #763d91da
 _COLOURS = dict(zip(PIPELINES, ('#0072B2', '#E69F00', '#009E73', '#CC79A7', '#D55E00', '#7F7F7F')))
@@ -236,7 +248,8 @@ def _growth(ax, d):
     "Rates against the size of the images, one line for each pipeline and step."
     for what,g in d.sort_values('size', kind='stable').groupby('what', sort=False):
         kind,name = what.split(': ')
-        ax.plot(g['size'], g.rate, marker='o', ms=4, ls='-' if kind == 'input' else '--', color=_COLOURS[name], label=what)
+        ax.plot(g['size'], g.rate, marker='o', ms=4, ls='-' if kind == 'input' else '--',
+                color=_COLOURS[name], label=what)
     ax.set(xscale='log', yscale='log', xlabel='side of the images, px', ylabel='images a second')
     ax.set_xticks(sorted(set(d['size'])), sorted(set(d['size'])))
     ax.minorticks_off()
@@ -252,11 +265,14 @@ def plot_rates(
     several = grows['size'].nunique() > 1
     fig,axs = plt.subplots(1+several, 1, figsize=(8, 7 if several else 3.6), layout='constrained', squeeze=False)
     _bars(axs[0,0], whole[whole['size'] == size])
-    axs[0,0].set_title(f"At {size} px: batches {r['input: --book']:.0f} times as quick as --book's, epochs {r['epoch: --book']:.1f} times", size=11)
+    axs[0,0].set_title(f"At {size} px: batches {r['input: --book']:.0f} times as quick as --book's, "
+                       f"epochs {r['epoch: --book']:.1f} times", size=11)
     if several:
         _growth(axs[1,0], grows)
         last = grows[grows['size'] == grows['size'].max()].set_index('what').rate
-        axs[1,0].set_title(f"At {grows['size'].max()} px this course's input is {last['input: this course']/last['step: this course']:.0f} times as quick as its step", size=11)
+        axs[1,0].set_title(f"At {grows['size'].max()} px this course's input is "
+                           f"{last['input: this course']/last['step: this course']:.0f} "
+                           'times as quick as its step', size=11)
     return fig
 
 # %% ../nbs/benchmark.ipynb #865824aa
@@ -270,14 +286,17 @@ def imagenette_bench(
     out:str=None, # folder for the results; default: a new one below runs/
     force:store_true=False, # replace results that are in --out already
 ):
-    "Measure input pipelines, training step and epochs on this machine. Ends with a table, and a folder of CSV and figure."
+    """Measure input pipelines, training step and epochs on this machine.
+    Ends with a table, and a folder of CSV and figure."""
     with in_one_line('imagenette_bench'):
         check_options(dict(arch=arch, size=size, bs=bs, workers=workers))
         path = imagenette(data)
         out = make_out(out, force)
         df = measure(path, bs, size, arch, workers)
-        note = '# ' + ', '.join([device_name(default_device()), f'{num_cpus()} cores', *(f'{k} {v}' for k,v in versions().items())]) + '\n'
-        print(note + df.round(2).to_string(index=False, na_rep='-'), '\n\ntimes as quick as', ratios(df).round(1).to_string(), sep='\n')
+        note = '# ' + ', '.join([device_name(default_device()), f'{num_cpus()} cores',
+                                 *(f'{k} {v}' for k,v in versions().items())]) + '\n'
+        print(note + df.round(2).to_string(index=False, na_rep='-'),
+              '\n\ntimes as quick as', ratios(df).round(1).to_string(), sep='\n')
         write_aside(out/'rates.csv', (note + df.to_csv(index=False)).encode())
         write_aside(out/'rates.png', png(plot_rates(df)))
         print(f'Written to {out}: rates.csv, rates.png')

@@ -185,7 +185,8 @@ def _fill_sample(folder, key):
                       'free some space or name another folder') from e
 
 # %% ../nbs/00_dataset.ipynb #c5aa6bdf
-IMAGE_ENDINGS = {f'.{o}' for o in ('jpg jpeg jpe jfif png webp bmp dib gif tif tiff ppm pgm pbm pnm tga avif jp2 ico').split()}
+IMAGE_ENDINGS = {f'.{o}' for o in ('jpg jpeg jpe jfif png webp bmp dib gif tif tiff '
+                                   'ppm pgm pbm pnm tga avif jp2 ico').split()}
 
 def find_images_below(
     folder:Path, # anywhere; links to folders are followed, hidden folders are not entered
@@ -416,7 +417,8 @@ def check_stats(
 ):
     "Raises BadInput for statistics that can't be divided by, or that are of pixels in 0..255."
     if stats is None: return
-    if len(stats) != 2 or any(len(o) != 3 for o in stats): raise BadInput('stats: it must be (mean, std), three numbers each')
+    if len(stats) != 2 or any(len(o) != 3 for o in stats):
+        raise BadInput('stats: it must be (mean, std), three numbers each')
     for v in stats[0]: check_range('stats mean', float(v), 0, 1, float)
     for v in stats[1]: check_range('stats std (of pixels in 0..1)', float(v), 1e-3, 1, float)
 

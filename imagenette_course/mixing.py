@@ -20,10 +20,12 @@ def _covered(start, length, n):
     return (at >= start[:,None]) & (at < (start + length)[:,None])
 
 def _check_boxes(boxes, h, w):
-    "`boxes`; raises BadInput unless they are int64 (n, 4) with sides of 0 or more, and `h` and `w` are sides of an image."
+    """`boxes`; raises BadInput unless they are int64 (n, 4) with sides of 0 or more,
+    and `h` and `w` are sides of an image."""
     check_range('h', h, 1); check_range('w', w, 1)
     if not (isinstance(boxes, torch.Tensor) and boxes.dtype == torch.int64 and boxes.ndim == 2 and boxes.shape[1] == 4):
-        kind = f'{boxes.dtype} of shape {tuple(boxes.shape)}' if isinstance(boxes, torch.Tensor) else type(boxes).__name__
+        kind = (f'{boxes.dtype} of shape {tuple(boxes.shape)}' if isinstance(boxes, torch.Tensor)
+                else type(boxes).__name__)
         raise BadInput(f'boxes is {kind}: it must be int64 of shape (n, 4): top, left, height, width')
     check_values('boxes, height or width,', boxes[:,2:], 0, 2**31)
     return boxes
@@ -191,9 +193,10 @@ def draw_inner_boxes(
 
 # %% ../nbs/mixing.ipynb #cb20474b
 class CutMix(MixUp):
-    """Trains on images with a box of another image of the batch, a box for each image. The loss that is recorded as `train_loss`
-    is the loss on mixed images; validation, metrics and predictions see plain images and true labels. Raises BadInput for
-    `alpha` of 0 or less, for inputs that are no float images, beside another callback that mixes. Yun et al. 2019, section 3.1."""
+    """Trains on images with a box of another image of the batch, a box for each image. The loss that is recorded as
+    `train_loss` is the loss on mixed images; validation, metrics and predictions see plain images and true labels.
+    Raises BadInput for `alpha` of 0 or less, for inputs that are no float images, beside another callback that mixes.
+    Yun et al. 2019, section 3.1."""
     pairs = staticmethod(cut_pairs)
     def __init__(self,
         alpha:float=1., # of Beta(alpha, alpha), of which the share that stays is drawn, above 0; larger is stronger
@@ -250,15 +253,16 @@ def _check_mixes(mixes, p):
 
 # %% ../nbs/mixing.ipynb #c3001bb8
 class RandomMix(Callback):
-    """Picks one of several callbacks for each training batch, or none. Raises BadInput for callbacks of another kind, for
-    probabilities that are none or add up to more than 1, and in training beside another callback that mixes."""
+    """Picks one of several callbacks for each training batch, or none. Raises BadInput for callbacks of another kind,
+    for probabilities that are none or add up to more than 1, and in training beside another callback that mixes."""
     order,run_valid,mixes_images = MixUp.order,False,True
     def __init__(self,
         mixes:list, # to pick from: `MixUp`, `CutMix`, `ResizeMix`
         p:list, # probability of each, 1 or less in all; the other batches stay plain
     ):
         self.each,self.p = _check_mixes(mixes, p)
-        self.mixes,self.now = ' + '.join(f'{q:g} {_settings(o)}' for q,o in zip(self.p, self.each)), None # text: the record of a run shows it
+        # `mixes` is text: the record of a run shows it
+        self.mixes,self.now = ' + '.join(f'{q:g} {_settings(o)}' for q,o in zip(self.p, self.each)), None
     def before_fit(self): check_alone(self.learn)
     def before_batch(self):
         self.now = random.choices([*self.each, None], [*self.p, max(0., 1 - sum(self.p))])[0]

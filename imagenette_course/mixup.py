@@ -65,7 +65,8 @@ def check_pairs(
     "`lam`, a number as float; raises BadInput unless `lam` and `perm` fit a batch of `n` images."
     if not isinstance(lam, torch.Tensor): check_range('lam', lam, 0, 1, float)
     elif not (lam.is_floating_point() and lam.shape in ((), (n,))):
-        raise BadInput(f'lam is {lam.dtype} of shape {tuple(lam.shape)}: it must be a float, or floats of shape () or ({n},)')
+        raise BadInput(f'lam is {lam.dtype} of shape {tuple(lam.shape)}: '
+                       f'it must be a float, or floats of shape () or ({n},)')
     else: check_values('lam', lam, 0, 1)
     if not (isinstance(perm, torch.Tensor) and perm.dtype == torch.int64 and perm.shape == (n,)):
         kind = f'{perm.dtype} of shape {tuple(perm.shape)}' if isinstance(perm, torch.Tensor) else type(perm).__name__
@@ -138,9 +139,9 @@ def mixup_loss(
     lam, # share of an image itself, 0..1: a number, or a tensor () or (n,)
     perm:torch.Tensor, # (n,) int64, partners
 ) -> torch.Tensor: # one number, for `reduction` 'none' one for each image
-    """The loss on mixed targets, without building them when `y` are class numbers. `loss_func` is left as it was, whatever
-    happens. With class weights the mean is over images, as fastai has it, not over weights as in the plain loss. Raises
-    BadInput for `lam` outside 0..1 and shapes that do not fit. Zhang et al. 2017, section 2."""
+    """The loss on mixed targets, without building them when `y` are class numbers. `loss_func` is left as it was,
+    whatever happens. With class weights the mean is over images, as fastai has it, not over weights as in the plain
+    loss. Raises BadInput for `lam` outside 0..1 and shapes that do not fit. Zhang et al. 2017, section 2."""
     lam = check_pairs(lam, perm, len(y))
     if y.is_floating_point(): return loss_func(preds, mix_pairs(y, lam, perm))
     return _mixed_loss(loss_func, preds, y, lam, perm)
@@ -157,9 +158,10 @@ def check_alone(
                    'leave one away, or give both to RandomMix')
 
 class MixUp(Callback):
-    """Trains on blends of two images of the batch, a share for each image, as fastai's callback of this name. The loss that
-    is recorded as `train_loss` is the loss on blends; validation, metrics and predictions see plain images and true
-    labels. Raises BadInput for `alpha` of 0 or less, and for images in whole numbers. Zhang et al. 2017, section 2."""
+    """Trains on blends of two images of the batch, a share for each image, as fastai's callback of this name.
+    The loss that is recorded as `train_loss` is the loss on blends; validation, metrics and predictions see plain
+    images and true labels. Raises BadInput for `alpha` of 0 or less, and for images in whole numbers.
+    Zhang et al. 2017, section 2."""
     order,run_valid,mixes_images = -1,False,True # before callbacks that add to the loss or scale it
     def __init__(self,
         alpha:float=.4, # of Beta(alpha, alpha), above 0; larger is stronger

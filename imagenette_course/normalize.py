@@ -79,7 +79,8 @@ def model_facts(
     learn:Learner, # as from `get_learner`, with loaders as from `get_dls`
     accuracy:float=None, # 0..1 on the validation set; None: measured now
 ) -> dict: # arch, classes, size and presize (pixels), mean, std, accuracy
-    "What has to be known to use the weights; `blur` where `use_blur_pool` was at work. Raises BadInput for a network or loaders that a file can't describe."
+    """What has to be known to use the weights; `blur` where `use_blur_pool` was at work.
+    Raises BadInput for a network or loaders that a file can't describe."""
     arch, settings = getattr(learn, 'arch', None), getattr(learn.dls, 'settings', {})
     if arch is None: raise BadInput('learn does not know its network: make it with get_learner')
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
@@ -87,8 +88,10 @@ def model_facts(
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
     blur = dict(blur=True) if any(type(m).__name__ == 'BlurPool' for m in learn.model.modules()) else {}
     return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
-                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'], # one good step, or two
-                mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=_accuracy(learn) if accuracy is None else accuracy)
+                # one good step, or two
+                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'],
+                mean=mean.flatten().tolist(), std=std.flatten().tolist(),
+                accuracy=_accuracy(learn) if accuracy is None else accuracy)
 
 def _accuracy(learn):
     "Measured on the validation set."
@@ -197,10 +200,12 @@ def _facts(path, metadata):
 # %% ../nbs/02_normalize.ipynb #e1df5a83
 def _check_facts(path, f):
     "Raises BadInput when what the file says of itself can't be."
-    if f['arch'] not in ARCHS and not f.get('own'): raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
+    if f['arch'] not in ARCHS and not f.get('own'):
+        raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
     check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
     c = f['classes']
-    if not (_is_list(c, str) and 0 < len(c) == len(set(c))): raise BadInput(f'{path}: its classes are no list of different names')
+    if not (_is_list(c, str) and 0 < len(c) == len(set(c))):
+        raise BadInput(f'{path}: its classes are no list of different names')
     for k in ('mean','std'):
         if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(-1e3 <= v <= 1e3 for v in f[k])):
             raise BadInput(f'{path}: its {k} is no list of three numbers in -1000..1000')
@@ -232,20 +237,24 @@ def _built(facts, tensors, arch):
 def _check_same(model, facts, tensors, arch):
     "Raises BadInput unless what will be loaded answers as `model` does."
     if facts['arch'] not in ARCHS and arch is None:
-        raise BadInput(f"{facts['arch']} is no network of this package: give the function that makes it, as arch, here and to load_model")
+        raise BadInput(f"{facts['arch']} is no network of this package: "
+                       'give the function that makes it, as arch, here and to load_model')
     x, mine = torch.rand(2, 3, facts['size'], facts['size']), deepcopy(model).cpu().float().eval()
     want = type(mine).forward(mine, x) # without bfloat16
     try: got = _built(facts, tensors, arch).eval()(x)
     except RuntimeError: got = None
-    if got is None or got.shape != want.shape or not torch.allclose(got, want, 1e-3, 1e-3*want.abs().max().item(), equal_nan=True):
-        raise BadInput(f"{facts['arch']} alone makes another network than this one: give the function that makes it, as arch, here and to load_model")
+    if got is None or got.shape != want.shape or not torch.allclose(
+            got, want, 1e-3, 1e-3*want.abs().max().item(), equal_nan=True):
+        raise BadInput(f"{facts['arch']} alone makes another network than this one: "
+                       'give the function that makes it, as arch, here and to load_model')
 
 def load_model(
     path:Path, # file of `save_model`
     arch=None, # function that makes the network, for one that was saved with `arch`
 ) -> Classifier: # on the CPU, ready to be asked
-    """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities. Nothing in the
-    file is executed. Raises BadInput for a file that is damaged, lacks its metadata or does not fit its architecture."""
+    """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities.
+    Nothing in the file is executed. Raises BadInput for a file that is damaged, lacks its metadata
+    or does not fit its architecture."""
     if not Path(path).is_file(): raise FileNotFoundError(f'{path} is not a file')
     metadata,tensors = _read(path)
     facts = _facts(path, metadata)
@@ -257,5 +266,6 @@ def load_model(
     try: model = _built(facts, tensors, arch)
     except RuntimeError as e:
         what = [o.strip() for o in str(e).splitlines() if o.strip()][1]
-        raise BadInput(f"{path} does not fit the network {facts['arch']} with {len(facts['classes'])} classes: {what}") from e
+        raise BadInput(f"{path} does not fit the network {facts['arch']} "
+                       f"with {len(facts['classes'])} classes: {what}") from e
     return Classifier(model, *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)

@@ -186,7 +186,8 @@ def imagenette_predict(
     tta:int=0, # test time augmentation: this many views of each image beside the plain one
     json:store_true=False, # all probabilities as JSON, in place of a table of the three best
 ):
-    "Name what is on images. Exit status: 0; 1 when a file could not be read and was skipped; 2 when there is no answer at all."
+    """Name what is on images. Exit status: 0; 1 when a file could not be read and was skipped;
+    2 when there is no answer at all."""
     with in_one_line('imagenette_predict', smaller='set CUDA_VISIBLE_DEVICES= to predict on the processor'):
         if _predict(model, images, tta, json): raise SystemExit(1)
 

@@ -33,7 +33,8 @@ def _key(files, path, side):
 
 def _store_file(files, path, side):
     "Where the store lies: one for each folder, side and choice of files, whatever their content."
-    name = hashlib.sha256('\n'.join([str(path.resolve()), *map(str, files)]).encode(errors='surrogateescape')).hexdigest()[:12]
+    name = hashlib.sha256('\n'.join([str(path.resolve()), *map(str, files)])
+                          .encode(errors='surrogateescape')).hexdigest()[:12]
     return fastai_path('data')/f'imagenette-cache-{path.name}-{side}-{name}.safetensors'
 
 # %% ../nbs/iteration_speed.ipynb #2ac22167
@@ -373,7 +374,9 @@ def fast_settings(
 ) -> AttrDict: # bf16, channels_last, fused, compile: True or False
     "What makes a training step quicker on a device."
     device = torch.device(device)
-    if device.type == 'cuda': return AttrDict(bf16=torch.cuda.is_bf16_supported(including_emulation=False), channels_last=True, fused=True, compile=False)
+    if device.type == 'cuda':
+        return AttrDict(bf16=torch.cuda.is_bf16_supported(including_emulation=False),
+                        channels_last=True, fused=True, compile=False)
     bf16 = device.type == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return AttrDict(bf16=bf16, channels_last=device.type == 'cpu', fused=device.type == 'cpu', compile=False)
 

@@ -22,11 +22,13 @@ from .tta import combine_views
 from .smoothing import calibration_error
 from .further import corner_dl
 from .checkpoint import Diverged, check_types
-from .train import OutOfMemory, check_training, in_one_line, option_types, option_defaults, show_version, train, trained_learner
+from .train import (OutOfMemory, check_training, in_one_line, option_types, option_defaults,
+                                     show_version, train, trained_learner)
 from fastcore.script import anno_parser
 
 # %% ../nbs/study.ipynb #8fe8031f
-_STUDY = dict(runs=1, seed=42, views=0) # what a plan may say beside the options of `imagenette_train`, and what it means not to
+# what a plan may say beside the options of `imagenette_train`, and what it means not to
+_STUDY = dict(runs=1, seed=42, views=0)
 
 def expand_plan(
     plan:dict, # `all`: options by name; `parts`: by name, options and lists of them, and `kinds`: options by name
@@ -43,7 +45,8 @@ def expand_plan(
         for i in range(max((c['runs'] for _,c in cells), default=0)):
             for kind,c in cells:
                 options = {k: v for k,v in c.items() if k not in _STUDY}
-                if i < c['runs']: res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
+                if i < c['runs']:
+                    res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
     return res
 
 # %% ../nbs/study.ipynb #1a948c9f
@@ -57,36 +60,45 @@ def _check_shape(file, plan):
     other = plan.keys() - {'all', 'parts'}
     if other: raise BadInput(f'{file}: there is no table {min(other)}; there are all and parts')
     table(plan.get('all', {}), 'all')
-    if not table(plan.get('parts', {}), 'parts'): raise BadInput(f'{file} has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
+    if not table(plan.get('parts', {}), 'parts'):
+        raise BadInput(f'{file} has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
     if 'kinds' in plan.get('all', {}): raise BadInput(f'{file}: kinds belong into a part, such as [parts.mixup]')
     for part,o in plan['parts'].items():
-        for kind,own in table(table(o, f'parts.{part}').get('kinds', {part: {}}), f'parts.{part}.kinds').items(): table(own, f'parts.{part}.kinds.{kind}')
+        for kind,own in table(table(o, f'parts.{part}').get('kinds', {part: {}}), f'parts.{part}.kinds').items():
+            table(own, f'parts.{part}.kinds.{kind}')
 
 def _check_run(run):
     "Raises BadInput for options that can't be trained with."
-    check_types({**run['options'], 'seed': run['seed'], 'views': run['views']}, {**{k: v for k,v in option_types().items() if k not in _RESERVED}, 'views': int})
+    check_types({**run['options'], 'seed': run['seed'], 'views': run['views']},
+                {**{k: v for k,v in option_types().items() if k not in _RESERVED}, 'views': int})
     check_range('views', run['views'], 0)
     check_training(dict(run['options'], seed=run['seed']))
 
 def read_plan(
     file:Path, # TOML
 ) -> list: # of trainings, as from `expand_plan`
-    "Reads a plan, and checks each of its trainings. Raises BadInput for the first mistake; OSError when it can't be read."
+    """Reads a plan, and checks each of its trainings.
+    Raises BadInput for the first mistake; OSError when it can't be read."""
     try: plan = tomllib.loads(Path(file).read_text(encoding='utf8'))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
     _check_shape(file, plan)
     for part,o in plan['parts'].items():
         for own in [plan.get('all', {}), o, *o.get('kinds', {}).values()]:
-            try: check_types({k: v for k,v in own.items() if k in ('runs', 'seed', 'views')}, dict.fromkeys(_STUDY, int))
+            try:
+                check_types({k: v for k,v in own.items() if k in ('runs', 'seed', 'views')},
+                            dict.fromkeys(_STUDY, int))
             except BadInput as e: raise BadInput(f'{file}, part {part}: {e}') from e
     runs = expand_plan(plan)
     for run in runs:
         try: _check_run(run)
         except BadInput as e: raise BadInput(f"{file}, part {run['part']}, kind {run['kind']}: {e}") from e
     data = list(dict.fromkeys(r['options'].get('data') for r in runs))
-    if len(data) > 1: raise BadInput(f'{file} has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
+    if len(data) > 1:
+        raise BadInput(f'{file} has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
     nothing = plan['parts'].keys() - {r['part'] for r in runs}
-    if nothing: raise BadInput(f'{file}: part {min(nothing)} plans no training: runs must be 1 or more, kinds and lists must not be empty')
+    if nothing:
+        raise BadInput(f'{file}: part {min(nothing)} plans no training: '
+                       'runs must be 1 or more, kinds and lists must not be empty')
     return runs
 
 # %% ../nbs/study.ipynb #69328fe2
@@ -98,7 +110,8 @@ def find_plan(
     "The file of a plan. Raises FileNotFoundError."
     for file in (Path(name).expanduser(), _PLANS/f'{name}.toml'):
         if file.is_file(): return file
-    raise FileNotFoundError(f"there is no plan {name}: name a file, or one of {', '.join(sorted(f.stem for f in _PLANS.glob('*.toml')))}")
+    raise FileNotFoundError(f"there is no plan {name}: name a file, "
+                            f"or one of {', '.join(sorted(f.stem for f in _PLANS.glob('*.toml')))}")
 
 # %% ../nbs/study.ipynb #0a422a44
 def training_key(
@@ -120,7 +133,8 @@ def clock_seconds(
     return time.perf_counter()
 
 class EpochSeconds(Callback):
-    "Writes the seconds of each epoch, by `clock_seconds`, beside the checkpoint, so that a run that is resumed has them all."
+    """Writes the seconds of each epoch, by `clock_seconds`, beside the checkpoint,
+    so that a run that is resumed has them all."""
     order = RecordRun.order + .5 # before the checkpoint: what that holds is timed
     def __init__(self,
         file:Path, # JSON: seconds of each epoch
@@ -154,24 +168,28 @@ def right_images(
     row, # of the table
 ) -> np.ndarray: # bool (n_images,)
     "Which validation images a training named rightly."
-    return np.unpackbits(np.frombuffer(bytes.fromhex(row['right']), dtype=np.uint8), count=int(row['val_images'])).astype(bool)
+    return np.unpackbits(np.frombuffer(bytes.fromhex(row['right']), dtype=np.uint8),
+                         count=int(row['val_images'])).astype(bool)
 
 def measure_model(
     learn:Learner, # trained, as from `trained_learner`
     views:int=0, # augmented views for test time augmentation, 0: none
 ) -> dict: # see below
-    """`right`, of each validation image, in their order, whether it was named rightly, as a bit (`right_images` reads it); `nll`
-    and `ece` of the validation set; with `views`: `tta_mean` and `tta_max`, accuracies over 0, 1, ... views;
-    `corners_mean` and `corners_max` over four corners and the centre; `pass_seconds` of one pass over the validation set,
-    `corner_seconds` of the five."""
+    """`right`, of each validation image, in their order, whether it was named rightly, as a bit (`right_images` reads
+    it); `nll` and `ece` of the validation set; with `views`: `tta_mean` and `tta_max`, accuracies over 0, 1, ... views;
+    `corners_mean` and `corners_max` over four corners and the centre;
+    `pass_seconds` of one pass over the validation set, `corner_seconds` of the five."""
     set_seed(learn.seed)
     with learn.no_bar():
         (plain,*augmented),targs,seconds = _passes(learn, learn.dls.valid, views)
         right = np.packbits((plain.argmax(1) == targs).numpy()).tobytes().hex()
-        res = dict(right=right, nll=F.nll_loss(plain.clamp_min(1e-12).log(), targs).item(), ece=calibration_error(plain, targs).item(), pass_seconds=float(np.mean(seconds)))
+        res = dict(right=right, nll=F.nll_loss(plain.clamp_min(1e-12).log(), targs).item(),
+                   ece=calibration_error(plain, targs).item(), pass_seconds=float(np.mean(seconds)))
         if not views: return res
         for rule in ('mean', 'max'):
-            res[f'tta_{rule}'] = [_accuracy(combine_views(plain, torch.stack(augmented[:k]), reduce=rule) if k else plain, targs) for k in range(views+1)]
+            res[f'tta_{rule}'] = [
+                _accuracy(combine_views(plain, torch.stack(augmented[:k]), reduce=rule) if k else plain, targs)
+                for k in range(views+1)]
         (plain,*corners),targs,seconds = _passes(learn, corner_dl(learn.dls.valid, learn.dls.settings['size']), 4)
         for rule,how in dict(mean=dict(beta=.2), max=dict(reduce='max')).items():
             res[f'corners_{rule}'] = _accuracy(combine_views(plain, torch.stack(corners), **how), targs)
@@ -202,11 +220,15 @@ def study_row(
     o = summary['options']
     stages = [] if o['progressive'] is None else parse_stages(o['progressive'], o['bs'], o['lr'])
     path,n = Path(summary['dataset']['path']),summary['dataset']['train']
-    seen = sum(e*(n//b*b) for e,b in (zip(n_epochs(stages), [s.bs for s in stages]) if stages else [(o['epochs'], o['bs'])]))
-    return dict(options=training_key(run['options'], run['seed']), seed=run['seed'], **{k: o[k] for k in ('arch', 'size', 'epochs', 'bs', 'lr')},
-                accuracy=summary['accuracy'], accuracies=[round(h['accuracy'], 5) for h in history], seconds=sum(seconds),
-                wall_seconds=summary['seconds'], images_a_second=seen/sum(seconds), **measured, train_images=n, val_images=summary['dataset']['val'], data=_data(path),
-                machine=_machine(summary['device']), versions=' '.join(f'{k} {v}' for k,v in summary['versions'].items()), date=summary['date'])
+    seen = sum(e*(n//b*b) for e,b in (
+        zip(n_epochs(stages), [s.bs for s in stages]) if stages else [(o['epochs'], o['bs'])]))
+    return dict(options=training_key(run['options'], run['seed']), seed=run['seed'],
+                **{k: o[k] for k in ('arch', 'size', 'epochs', 'bs', 'lr')},
+                accuracy=summary['accuracy'], accuracies=[round(h['accuracy'], 5) for h in history],
+                seconds=sum(seconds), wall_seconds=summary['seconds'], images_a_second=seen/sum(seconds), **measured,
+                train_images=n, val_images=summary['dataset']['val'], data=_data(path),
+                machine=_machine(summary['device']),
+                versions=' '.join(f'{k} {v}' for k,v in summary['versions'].items()), date=summary['date'])
 
 # %% ../nbs/study.ipynb #db6ffd17
 def read_study(
@@ -214,18 +236,23 @@ def read_study(
 ) -> pd.DataFrame: # a row for each training; lists as lists
     "The table of a study. Raises BadInput for a file that is none; OSError when it can't be read."
     try: df = pd.read_csv(file, dtype=dict(right=str)) # hexadecimal, also where all are digits
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e: raise BadInput(f'{file} is no table of imagenette_study: {e}') from e
-    if not {'options', 'seed', 'accuracy', *_LISTS} <= {*df.columns}: raise BadInput(f'{file} is no table of imagenette_study')
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as e:
+        raise BadInput(f'{file} is no table of imagenette_study: {e}') from e
+    if not {'options', 'seed', 'accuracy', *_LISTS} <= {*df.columns}:
+        raise BadInput(f'{file} is no table of imagenette_study')
     for c in _LISTS: df[c] = [json.loads(v) if isinstance(v, str) else None for v in df[c]]
     return df
 
 def _csv(rows):
     "The rows as CSV; a column for all that any of them has."
     text = [{k: json.dumps(v) if isinstance(v, list) else v for k,v in row.items()} for row in rows]
-    return pd.DataFrame(text, columns=list(dict.fromkeys([*_COLUMNS, *(k for row in text for k in row)]))).to_csv(index=False).encode()
+    return pd.DataFrame(text, columns=list(dict.fromkeys(
+        [*_COLUMNS, *(k for row in text for k in row)]))).to_csv(index=False).encode()
 
-_COLUMNS = ['options', 'seed', 'arch', 'size', 'epochs', 'bs', 'lr', 'accuracy', 'accuracies', 'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece',
-           'pass_seconds', 'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds', 'train_images', 'val_images', 'data', 'machine', 'versions', 'date', 'right']
+_COLUMNS = ['options', 'seed', 'arch', 'size', 'epochs', 'bs', 'lr', 'accuracy', 'accuracies',
+            'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece', 'pass_seconds',
+            'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds',
+            'train_images', 'val_images', 'data', 'machine', 'versions', 'date', 'right']
 
 # %% ../nbs/study.ipynb #9cc8ae16
 def epoch_costs(
@@ -238,13 +265,19 @@ def epoch_costs(
     stages = parse_stages(o['progressive'], 64, 1e-3)
     return [float(n*s.size**2) for e,s in zip(n_epochs(stages), stages) for _ in range(e)]
 
-def _words(run): return ', '.join(dict.fromkeys([run['part'], run['kind'], *(f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')), f"seed {run['seed']}"]))
+def _words(run):
+    return ', '.join(dict.fromkeys([
+        run['part'], run['kind'],
+        *(f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')),
+        f"seed {run['seed']}"]))
 
 class _Progress:
-    "A line for each training; in a notebook and on a terminal a bar, too, over all that is left to train, with the time left."
+    """A line for each training; in a notebook and on a terminal a bar, too, over all that is left to train,
+    with the time left."""
     steps = 1000
     def __init__(self, runs):
-        self.runs,self.costs,self.out = runs,[epoch_costs(r['options']) for r in runs],sys.stdout # before it is redirected
+        # `out` is what `sys.stdout` is before it is redirected
+        self.runs,self.costs,self.out = runs,[epoch_costs(r['options']) for r in runs],sys.stdout
         self.total = sum(map(sum, self.costs))
         self.bar = progress_bar(range(self.steps)) if show_bar() and runs else None
         self._move(0)
@@ -254,7 +287,8 @@ class _Progress:
     def show(self, i, epochs):
         "Shows that of training `i`, counted from 0, `epochs` are done."
         done = sum(map(sum, self.costs[:i])) + sum(self.costs[i][:epochs])
-        self._move(min(max(1, int(self.steps*done/self.total)), self.steps - 1)) # a bar at 0 begins anew, one at its end has ended
+        # a bar at 0 begins anew, one at its end has ended
+        self._move(min(max(1, int(self.steps*done/self.total)), self.steps - 1))
     def say(self, i, what):
         "Tells what came of training `i`."
         text = f"{i+1} of {len(self.runs)}: {_words(self.runs[i])}: {what}"
@@ -265,22 +299,31 @@ class _Progress:
 # %% ../nbs/study.ipynb #f63e872c
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
-    summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False, cbs=[EpochSeconds(folder/'seconds.json', tell)])
+    summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False,
+                    cbs=[EpochSeconds(folder/'seconds.json', tell)])
     history = pd.read_csv(folder/'history.csv').to_dict('records')
     with redirect_stdout(io.StringIO()): learn = trained_learner(folder)
-    return study_row(run, summary, history, json.loads((folder/'seconds.json').read_text()), measure_model(learn, run['views']))
+    return study_row(run, summary, history, json.loads((folder/'seconds.json').read_text()),
+                     measure_model(learn, run['views']))
 
-def _folder(out, run): return out/f"run-{hashlib.md5(training_key(run['options'], run['seed']).encode()).hexdigest()[:12]}"
+def _folder(out, run):
+    return out/f"run-{hashlib.md5(training_key(run['options'], run['seed']).encode()).hexdigest()[:12]}"
 
-def _is_done(run, row): return row is not None and (not run['views'] or isinstance(row.get('tta_mean'), list) and len(row['tta_mean']) > run['views'])
+def _is_done(run, row):
+    return row is not None and (
+        not run['views'] or isinstance(row.get('tta_mean'), list) and len(row['tta_mean']) > run['views'])
 
-_FILLED = ('arch', 'size', 'epochs', 'bs', 'lr') # options that depend on images and device where a plan leaves them open
+# options that depend on images and device where a plan leaves them open
+_FILLED = ('arch', 'size', 'epochs', 'bs', 'lr')
 
 def _check_data(plan, file, rows):
-    "Raises BadInput or OSError for what can't be trained here, and for a table of other images or of another device's settings."
+    """Raises BadInput or OSError for what can't be trained here, and for a table of other images
+    or of another device's settings."""
     path = imagenette(plan[0]['options'].get('data'))
     other = {row['data'] for row in rows.values()} - {_data(path)}
-    if other: raise BadInput(f'{file} is of {min(other)}, and these are {_data(path)}: name another --out, or set $IMAGENETTE')
+    if other:
+        raise BadInput(f'{file} is of {min(other)}, and these are {_data(path)}: '
+                       'name another --out, or set $IMAGENETTE')
     checked = {} # by options: the same for all seeds
     for r in plan:
         key = training_key(r['options'], 0)
@@ -288,23 +331,29 @@ def _check_data(plan, file, rows):
         except (BadInput, OSError) as e: raise type(e)(f"part {r['part']}, kind {r['kind']}: {e}") from e
         row = rows.get(training_key(r['options'], r['seed']), o)
         for k in _FILLED:
-            if row[k] != o[k]: raise BadInput(f"{file}: {_words(r)} was trained with {k} {row[k]}, and {k} {o[k]} is what suits this machine: say {k} in the plan, or name another --out")
+            if row[k] != o[k]:
+                raise BadInput(f"{file}: {_words(r)} was trained with {k} {row[k]}, "
+                               f"and {k} {o[k]} is what suits this machine: "
+                               f"say {k} in the plan, or name another --out")
 
 def _left(plan, rows):
     "The trainings that are not in the table; of those that are the same, the one with the most views."
     most = {training_key(r['options'], r['seed']): r for r in sorted(plan, key=itemgetter('views'))}
-    return [most[k] for k in dict.fromkeys(training_key(r['options'], r['seed']) for r in plan) if not _is_done(most[k], rows.get(k))]
+    return [most[k] for k in dict.fromkeys(training_key(r['options'], r['seed']) for r in plan)
+            if not _is_done(most[k], rows.get(k))]
 
 def _rows(file): return {row['options']: row for row in read_study(file).to_dict('records')} if file.exists() else {}
 
 @contextmanager
 def _alone(out):
-    "Raises BadInput while another study writes into the folder; the system lets go of it when a process ends, however it ends."
+    """Raises BadInput while another study writes into the folder;
+    the system lets go of it when a process ends, however it ends."""
     import fcntl # Linux and macOS have it
     at = os.open(out, os.O_RDONLY)
     try:
         try: fcntl.flock(at, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError: raise BadInput(f'another study is writing into {out}: wait for it, or name another --out') from None
+        except BlockingIOError:
+            raise BadInput(f'another study is writing into {out}: wait for it, or name another --out') from None
         yield
     finally: os.close(at)
 
@@ -312,9 +361,9 @@ def run_study(
     plan:list, # of trainings, as from `read_plan`
     out:Path, # folder for the table `study.csv`, and for the training that is under way
 ) -> pd.DataFrame: # as from `read_study`
-    """Trains what the table in `out` does not hold yet. A training that fails, by a loss that is no number or for want of
-    memory, does not keep the others from being made; in the end its Diverged or OutOfMemory is raised. Raises all else
-    that `train` raises at once. The table has all that was finished by then, and the same call goes on."""
+    """Trains what the table in `out` does not hold yet. A training that fails, by a loss that is no number or for want
+    of memory, does not keep the others from being made; in the end its Diverged or OutOfMemory is raised. Raises all
+    else that `train` raises at once. The table has all that was finished by then, and the same call goes on."""
     out = Path(out).expanduser()
     rows = _rows(out/'study.csv')
     if _left(plan, rows): _check_data(plan, out/'study.csv', rows)
@@ -330,7 +379,8 @@ def _train_left(plan, out):
     progress,failed = _Progress(left),[]
     for i,run in enumerate(left):
         folder = _folder(out, run)
-        if training_key(run['options'], run['seed']) in rows and folder.exists(): shutil.rmtree(folder) # left behind by a stop, when its row was written
+        if training_key(run['options'], run['seed']) in rows and folder.exists():
+            shutil.rmtree(folder) # left behind by a stop, when its row was written
         folder.mkdir(exist_ok=True)
         try: row = _row(run, folder, partial(progress.show, i))
         except (Diverged, OutOfMemory) as e:
@@ -341,7 +391,8 @@ def _train_left(plan, out):
         write_aside(file, _csv(rows.values()))
         shutil.rmtree(folder)
         progress.say(i, f"accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s")
-    if failed: raise type(failed[0])(f'{len(failed)} of {len(left)} trainings failed and have no row; the first: {failed[0]}')
+    if failed:
+        raise type(failed[0])(f'{len(failed)} of {len(left)} trainings failed and have no row; the first: {failed[0]}')
     return read_study(file)
 
 # %% ../nbs/study.ipynb #0a98e90d
@@ -353,7 +404,8 @@ def imagenette_study(
     with in_one_line('imagenette_study'):
         if out is None: raise BadInput('name a folder with --out')
         try: run_study(read_plan(find_plan(plan)), out)
-        except KeyboardInterrupt: raise KeyboardInterrupt(f'stopped; {out} has what was finished, and the same command goes on') from None
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f'stopped; {out} has what was finished, and the same command goes on') from None
 
 def main():
     "The command `imagenette_study`: reads `sys.argv`."

@@ -13,10 +13,10 @@ from importlib.util import find_spec
 from argparse import Namespace
 from dataclasses import asdict, replace
 from functools import lru_cache
-from .dataset import (NOISE, BadInput, NoisyLabel, check_images, check_range, get_dls, held_out, image_files, imagenette, is_sample,
-                                       subset)
-from .baseline import (ARCHS, RecordRun, Run, baseline_recipe, compare, confusion, fit, get_learner, plot_confusion, plot_history,
-                                        versions)
+from .dataset import (NOISE, BadInput, NoisyLabel, check_images, check_range, get_dls, held_out,
+                                       image_files, imagenette, is_sample, subset)
+from .baseline import (ARCHS, RecordRun, Run, baseline_recipe, compare, confusion, fit, get_learner,
+                                        plot_confusion, plot_history, versions)
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
 # after fastai, which has a save_model, a MixUp and a LabelSmoothingCrossEntropy of its own
@@ -29,14 +29,16 @@ from .speed import cached_dls, fast_learner
 from .mixing import CutMix, RandomMix, ResizeMix
 from .techniques import EMA, RandomErasing, checkpoint_blocks, fit_flat, muon, use_blur_pool
 from .sprint import SPRINT_NETS, GrowImages, fit_rise_and_fall, recipe, sprint_opt, whitened
-from .distributed import (Stopped, distributed, first_of_machine, first_speaks, from_all, is_first, join, leave, one_for_all, told_to_stop)
-from .checkpoint import (Checkpoint, Diverged, StopAtNaN, TensorBoard, largest_that_fits, options_toml, plain_values,
-                                          read_checkpoint, read_options, save_checkpoint)
+from .distributed import (Stopped, distributed, first_of_machine, first_speaks, from_all, is_first,
+                                           join, leave, one_for_all, told_to_stop)
+from .checkpoint import (Checkpoint, Diverged, StopAtNaN, TensorBoard, largest_that_fits,
+                                          options_toml, plain_values, read_checkpoint, read_options, save_checkpoint)
 from contextlib import nullcontext, redirect_stdout
 from fastcore.script import anno_parser, store_true
 
 # %% ../nbs/train.ipynb #10405203
-RESULTS = r'summary\.json|options\.toml|checkpoint\.pt|history\.csv|loss\.png|confusion\.png|model(-seed\d+)?\.safetensors|rates\.(csv|png)'
+RESULTS = (r'summary\.json|options\.toml|checkpoint\.pt|history\.csv|loss\.png|confusion\.png|'
+           r'model(-seed\d+)?\.safetensors|rates\.(csv|png)')
 
 def results_in(
     folder:Path, # may not exist
@@ -64,7 +66,8 @@ def _check_out(out, force):
     if out.exists() and not out.is_dir(): raise FileExistsError(f'--out {out} is a file: name a folder')
     if (there := results_in(out)) and not force:
         go_on = ', or go on with the run in it with --resume' if out/'checkpoint.pt' in there else ''
-        raise FileExistsError(f'{there[0]} exists already: name another --out, or replace what is there with --force{go_on}')
+        raise FileExistsError(f'{there[0]} exists already: name another --out, '
+                              f'or replace what is there with --force{go_on}')
 
 def _made(folder):
     "Makes `folder`; False when another run was there first."
@@ -101,8 +104,8 @@ class WriteHistory(Callback):
         if is_first(): write_aside(self.file, history_csv(runs, self.planned))
 
 # %% ../nbs/train.ipynb #50226752
-LIMITS = dict(size=(8,2048), bs=(2,None), epochs=(1,None), lr=(1e-8,10,float), seed=(0,2**32-1), runs=(1,None), workers=(0,None),
-              subset=(1,None), crop=(.01,1,float), grow=(0,2048)) # least, most, type
+LIMITS = dict(size=(8,2048), bs=(2,None), epochs=(1,None), lr=(1e-8,10,float), seed=(0,2**32-1), runs=(1,None),
+              workers=(0,None), subset=(1,None), crop=(.01,1,float), grow=(0,2048)) # least, most, type
 
 def check_options(
     o:dict, # options of a command, without the dashes; None: not given
@@ -118,8 +121,8 @@ def _check_seeds(o):
     if o.seed + o.runs > 2**32: raise BadInput(f'--runs {o.runs}: the seeds would count up past {2**32-1}')
 
 # %% ../nbs/train.ipynb #53f26252
-TECHNIQUES = dict(mixup=MixUp, cutmix=CutMix, resizemix=lambda _: ResizeMix(), smooth=LabelSmoothingCrossEntropy, ema=EMA,
-                  erase=RandomErasing) # what each option makes of its value
+TECHNIQUES = dict(mixup=MixUp, cutmix=CutMix, resizemix=lambda _: ResizeMix(), smooth=LabelSmoothingCrossEntropy,
+                  ema=EMA, erase=RandomErasing) # what each option makes of its value
 OPTS = dict(adamw='cycle', ranger='flat', muon='cycle', sprint='linear') # and the schedule that each is used with
 SCHEDULES = 'cycle', 'flat', 'linear'
 PLAIN = dict(opt='adamw', smooth=None, crop=.75, grow=None) # beside `baseline_recipe`
@@ -134,9 +137,14 @@ def _mix(o):
     if o.mix_p is None: p = [1/len(each)]*len(each) if each else []
     else:
         try: p = [float(v) for v in str(o.mix_p).split(',')]
-        except ValueError: raise BadInput('it must be a number for each of --mixup, --cutmix and --resizemix that is given, with commas between') from None
-        if each and len(p) != len(each): raise BadInput(f'it holds {len(p)} numbers, and {len(each)} of --mixup, --cutmix and --resizemix are given: it must be one for each')
-        if not each: raise BadInput('it says how often to mix, and nothing is mixed: add --mixup, --cutmix or --resizemix')
+        except ValueError:
+            raise BadInput('it must be a number for each of --mixup, --cutmix and --resizemix that is given, '
+                           'with commas between') from None
+        if each and len(p) != len(each):
+            raise BadInput(f'it holds {len(p)} numbers, and {len(each)} of --mixup, --cutmix and --resizemix '
+                           'are given: it must be one for each')
+        if not each:
+            raise BadInput('it says how often to mix, and nothing is mixed: add --mixup, --cutmix or --resizemix')
     return each if p == [1.] else [RandomMix(each, p)] if each else []
 
 def _check_techniques(o):
@@ -152,10 +160,15 @@ def _check_techniques(o):
     if o.noise not in NOISE: raise BadInput(f'--noise={o.noise}: it must be one of {str(NOISE)[1:-1]}, in percent')
     if o.progressive is not None:
         both = [k for k in ('epochs', 'size') if o[k] is not None]
-        if both: raise BadInput(f'--{both[0]} and --progressive: say it in one of them, --progressive names epochs and sizes')
+        if both:
+            raise BadInput(f'--{both[0]} and --progressive: say it in one of them, '
+                           '--progressive names epochs and sizes')
         if o.grow: raise BadInput('--grow and --progressive: both let images grow; say one of them')
-        if o.opt == 'ranger': raise BadInput('--opt ranger and --progressive: ranger has a schedule of its own, flat and then a cosine; say one of them')
-        if o.schedule: raise BadInput('--schedule and --progressive: each stage has a schedule of its own; leave --schedule away')
+        if o.opt == 'ranger':
+            raise BadInput('--opt ranger and --progressive: ranger has a schedule of its own, flat and then a cosine; '
+                           'say one of them')
+        if o.schedule:
+            raise BadInput('--schedule and --progressive: each stage has a schedule of its own; leave --schedule away')
         try: parse_stages(o.progressive, ifnone(o.bs, 2), ifnone(o.lr, 1e-3))
         except BadInput as e: raise BadInput(f'--progressive {o.progressive}: {e}') from e
 
@@ -187,18 +200,25 @@ def _processes(): return max(1, num_distrib())
 def _check_share(bs):
     "Raises BadInput for a batch that can't be shared by all processes; batch normalization needs two images in each."
     n = _processes()
-    if bs % n or bs < 2*n: raise BadInput(f'{bs} images a batch can not be shared by {n} processes: it must be a multiple of {n}, and {2*n} or more')
+    if bs % n or bs < 2*n:
+        raise BadInput(f'{bs} images a batch can not be shared by {n} processes: '
+                       f'it must be a multiple of {n}, and {2*n} or more')
 
 def _check_growth(o):
-    "Lets the usual growth end where it must. Raises BadInput for images that would shrink, and for `--book`, whose images do not grow."
+    """Lets the usual growth end where it must.
+    Raises BadInput for images that would shrink, and for `--book`, whose images do not grow."""
     if o.grow == o.usual.grow: o.grow = o.usual.grow = min(o.grow, o.size)
-    if o.book: raise BadInput(f'--grow {o.grow} and --book: the chapter lets images grow in stages, with --progressive; say one of them')
+    if o.book:
+        raise BadInput(f'--grow {o.grow} and --book: the chapter lets images grow in stages, with --progressive; '
+                       'say one of them')
     check_range('--grow', o.grow, LIMITS['size'][0], o.size)
 
 def _usual(o, path):
     "What the options are that were not given: the sprint's, or chapter 01's with `--book` and for other networks."
     r = {**baseline_recipe(path), **PLAIN} if o.book or o.arch not in (None, *SPRINT_NETS) else recipe(path)
-    return AttrDict(r, arch=r['arch'].__name__, **dict.fromkeys(('schedule', 'grow')) if o.progressive else dict(schedule=OPTS[o.opt or r['opt']], grow=r['grow']))
+    return AttrDict(r, arch=r['arch'].__name__,
+                    **dict.fromkeys(('schedule', 'grow')) if o.progressive else
+                      dict(schedule=OPTS[o.opt or r['opt']], grow=r['grow']))
 
 def _fill_in(o, path, files):
     "Sets the options that were not given. Raises BadInput for what can't be trained with these images."
@@ -239,20 +259,28 @@ def _check_same(o, before, now):
     "Raises BadInput when a run would be resumed with other options than it was begun with."
     defaults = option_defaults()
     before,now = ({**defaults, **o, 'tensorboard': None} for o in (before, now)) # which changes nothing in the run
-    other = [f"{'' if ' ' in k else '--'}{k} was {_word(before.get(k))} and is {_word(now.get(k))}" for k in {**before, **now} if before.get(k) != now.get(k)]
+    other = [f"{'' if ' ' in k else '--'}{k} was {_word(before.get(k))} and is {_word(now.get(k))}"
+             for k in {**before, **now} if before.get(k) != now.get(k)]
     if before.get('processes') != now.get('processes'):
-        raise BadInput(f"--resume: the run in {o.out} was begun with processes={before['processes']}, and these are {now['processes']}: start as many as then, such as torchrun --nproc-per-node {before['processes']}")
-    if other: raise BadInput(f'--resume: {o.out} holds another run: {", ".join(other)}; leave them as they were, or name another --out')
+        raise BadInput(f"--resume: the run in {o.out} was begun with processes={before['processes']}, "
+                       f"and these are {now['processes']}: start as many as then, "
+                       f"such as torchrun --nproc-per-node {before['processes']}")
+    if other:
+        raise BadInput(f'--resume: {o.out} holds another run: {", ".join(other)}; '
+                       'leave them as they were, or name another --out')
 
 # %% ../nbs/train.ipynb #e9135a6d
 def _check_processes(o):
     "Raises BadInput where something is missing for what was asked for."
-    if o.tensorboard and not find_spec('tensorboard'): raise BadInput('--tensorboard needs the package tensorboard: pip install tensorboard, or uv run --extra tensorboard')
+    if o.tensorboard and not find_spec('tensorboard'):
+        raise BadInput('--tensorboard needs the package tensorboard: '
+                       'pip install tensorboard, or uv run --extra tensorboard')
 
 def _check_resume(o):
     if not o.resume and o.out is not None: _check_out(Path(o.out).expanduser(), o.force) # before the data is looked for
     if not o.resume: return
-    if o.force: raise BadInput('--resume and --force: one goes on with what is there, the other replaces it; say one of them')
+    if o.force:
+        raise BadInput('--resume and --force: one goes on with what is there, the other replaces it; say one of them')
     if o.out is None: raise BadInput('--resume: name the folder of the run with --out')
 
 def _complete(o, path):
@@ -269,7 +297,8 @@ def _past(o, path):
     "What is known of the run that is resumed: finished runs, and the state of the one that was stopped."
     if not (o.resume and _checkpoint(o).exists()): return dict(done=[], now=None)
     past = read_checkpoint(_checkpoint(o))
-    if not {'options', 'facts', 'done', 'now'} <= past.keys(): raise BadInput(f'{_checkpoint(o)} is no checkpoint of imagenette_train: name another --out')
+    if not {'options', 'facts', 'done', 'now'} <= past.keys():
+        raise BadInput(f'{_checkpoint(o)} is no checkpoint of imagenette_train: name another --out')
     _check_same(o, {**past['options'], **past['facts']}, {**_same_again(o, path), **_facts(o)})
     return past
 
@@ -314,7 +343,7 @@ def train(
     lr:float=None, # largest learning rate
     seed:int=42, # of the first run; the others count up from it
     runs:int=1, # runs with different seeds
-    workers:int=None, # threads that decode the images once, or processes that read them for `book`; None: what suits the machine
+    workers:int=None, # threads that decode once, or processes that read for `book`; None: what suits the machine
     subset:int=None, # training images a class
     out:str=None, # folder for the results
     force:bool=False, # replace results in `out`
@@ -322,7 +351,7 @@ def train(
     mixup:float=None, # alpha of mixup's Beta distribution, None: no mixup
     cutmix:float=None, # alpha of CutMix's Beta distribution, None: no CutMix
     resizemix:bool=False, # ResizeMix
-    mix_p:str=None, # probability of each of the three that is used, 'p,...'; the other batches stay plain; None: equal, always one
+    mix_p:str=None, # probability of each of the three used, 'p,...'; other batches stay plain; None: equal, always one
     smooth:float=None, # eps of label smoothing, None: as in the recipe
     progressive:str=None, # stages of growing images, 'epochs:size,...', in place of `epochs` and `size`
     tta:int=0, # augmented views for test time augmentation at the end, 0: none
@@ -345,7 +374,8 @@ def train(
     show:bool=True, # False: print nothing
 ) -> dict: # what summary.json holds
     """Trains, and writes the record, the figures and the weights. Options that are None come from `recipe`.
-    Raises BadInput or OSError for what you can mend, before training where that can be known; Diverged, and OutOfMemory."""
+    Raises BadInput or OSError for what you can mend, before training where that can be known;
+    Diverged, and OutOfMemory."""
     o = AttrDict(locals())
     _check_all(o)
     with nullcontext() if show else redirect_stdout(io.StringIO()): return _train(o)
@@ -368,15 +398,18 @@ def _train(o):
 # %% ../nbs/train.ipynb #c7263669
 def _what_is_left(history):
     "What a stopped run leaves, in words."
-    if not history.n: return f'stopped before an epoch was finished; --out {history.file.parent} --resume begins it again'
-    return f'stopped; {history.file} holds {history.n} of {history.planned} epochs; --out {history.file.parent} --resume goes on'
+    if not history.n:
+        return f'stopped before an epoch was finished; --out {history.file.parent} --resume begins it again'
+    return (f'stopped; {history.file} holds {history.n} of {history.planned} epochs; '
+            f'--out {history.file.parent} --resume goes on')
 
 # %% ../nbs/train.ipynb #660bff9b
 def _loaders(o, path, files):
     "The batches that the options choose."
     stats = None if o.no_normalize else imagenet_stats
     common = dict(files=files, workers=o.workers, noise=o.noise, holdout=o.holdout)
-    return get_dls(path, o.bs, o.size, stats, **common) if o.book else cached_dls(path, o.bs, o.size, stats, min_scale=o.crop, **common)
+    return (get_dls(path, o.bs, o.size, stats, **common) if o.book else
+            cached_dls(path, o.bs, o.size, stats, min_scale=o.crop, **common))
 
 def _learner(o, dls, seed):
     "A learner with the network, the loss, the optimizer and the callbacks that the options choose."
@@ -385,14 +418,16 @@ def _learner(o, dls, seed):
     make = get_learner if o.book else fast_learner
     arch = partial(_network, o)
     if o.arch in SPRINT_NETS and not o.no_whiten: arch = whitened(arch, dls)
-    learn = make(dls, arch, loss_func=loss_func, cbs=_chosen(o, 'erase') + _mix(o) + _chosen(o, 'ema'), seed=seed, **opt)
+    learn = make(dls, arch, loss_func=loss_func, cbs=_chosen(o, 'erase') + _mix(o) + _chosen(o, 'ema'),
+                 seed=seed, **opt)
     learn.arch = o.arch # not the name of `_network`
     if not o.show: learn.remove_cb(ProgressCallback); learn.logger = noop
     return learn
 
 def _title(o):
     "The network and the techniques in words: what the table and the figures are called."
-    told = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur', 'save_memory', 'noise', 'no_normalize', 'holdout')
+    told = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur',
+            'save_memory', 'noise', 'no_normalize', 'holdout')
     words = [k if o[k] is True else f'{k} {o[k]}' for k in told if o[k] not in (None, False, o.usual.get(k, 0))]
     return ', '.join([o.arch, *words])
 
@@ -422,7 +457,9 @@ def _one_run(o, dls, seed, cbs):
 def _save(o, path, done, now):
     "Replaces the checkpoint by finished runs, and the state of one that goes on."
     if now is not None: now = dict(now, random=from_all(now['random']))
-    if is_first(): save_checkpoint(_checkpoint(o), plain_values(dict(options=_same_again(o, path), facts=_facts(o), done=done, now=now)))
+    if is_first():
+        save_checkpoint(_checkpoint(o), plain_values(
+            dict(options=_same_again(o, path), facts=_facts(o), done=done, now=now)))
 
 def _of_this_process(now):
     "The state with the random generators of this process."
@@ -433,7 +470,8 @@ def _train_all(o, path, dls, past, history):
     done = past['done']
     for seed in range(o.seed + len(done), o.seed + o.runs):
         if o.runs > 1: print(f'run {len(done)+1} of {o.runs}, seed {seed}', flush=True)
-        cbs = [history, *L(o.cbs), Checkpoint(partial(_save, o, path, done), _of_this_process(past.pop('now', None))), StopAtNaN()]
+        cbs = [history, *L(o.cbs),
+               Checkpoint(partial(_save, o, path, done), _of_this_process(past.pop('now', None))), StopAtNaN()]
         if o.tensorboard and is_first(): cbs.append(TensorBoard(o.out/'tensorboard'/f'seed{seed}'))
         done.append(_one_run(o, dls, seed, cbs))
         history.runs.append(Run(**done[-1]['run']))
@@ -454,14 +492,19 @@ def _step(o, dls, n):
 
 def _too_large(o, dls):
     "What to say of a batch that is too large."
-    if o.progressive is not None: return f'too little memory for --progressive {o.progressive}: give its larger stages a smaller batch, as in epochs:size:bs'
+    if o.progressive is not None:
+        return (f'too little memory for --progressive {o.progressive}: '
+                'give its larger stages a smaller batch, as in epochs:size:bs')
     def step(n):
         gc.collect(); torch.cuda.empty_cache()
         _step(o, dls, n)
     share = o.bs//_processes()
-    if largest_that_fits(step, share + 1, least=share): return f'too little memory, although a training step of --bs {o.bs} at {o.size} px fits by itself: is another program using the GPU? Try a smaller --bs'
+    if largest_that_fits(step, share + 1, least=share):
+        return (f'too little memory, although a training step of --bs {o.bs} at {o.size} px fits by itself: '
+                'is another program using the GPU? Try a smaller --bs')
     n = largest_that_fits(step, share)*_processes()
-    return f'too little memory for --bs {o.bs} at {o.size} px: ' + (f'the largest that fits, as measured, is {n}' if n else 'not even 2 images fit')
+    return f'too little memory for --bs {o.bs} at {o.size} px: ' + (
+        f'the largest that fits, as measured, is {n}' if n else 'not even 2 images fit')
 
 # %% ../nbs/train.ipynb #26f9a830
 def _run_all(o, path, dls, n_bad, past):
@@ -469,21 +512,27 @@ def _run_all(o, path, dls, n_bad, past):
     history = WriteHistory(o.out/'history.csv', [Run(**d['run']) for d in past['done']], o.epochs*o.runs)
     full = False
     share = f' by {num_distrib()} processes' if num_distrib() > 1 else ''
-    print(f'{_title(o)}: {o.size} px, {o.bs} images a batch{share}, {o.epochs} epochs, lr {o.lr}, seed {o.seed}', flush=True)
+    print(f'{_title(o)}: {o.size} px, {o.bs} images a batch{share}, {o.epochs} epochs, lr {o.lr}, seed {o.seed}',
+          flush=True)
     if not o.resume or not _checkpoint(o).exists(): _save(o, path, [], None) # so that it can be resumed from here on
-    elif past['now'] or past['done']: print(f"goes on after {len(past['done'])} finished runs and {len(past['now']['history']) if past['now'] else 0} epochs of the next", flush=True)
+    elif past['now'] or past['done']:
+        print(f"goes on after {len(past['done'])} finished runs "
+              f"and {len(past['now']['history']) if past['now'] else 0} epochs of the next", flush=True)
     try:
         with told_to_stop(): done = _train_all(o, path, dls, past, history)
     except KeyboardInterrupt: raise KeyboardInterrupt(_what_is_left(history)) from None
     except Stopped as e: raise Stopped(f'{_one_line(e)}; {_what_is_left(history)}') from None
-    except Diverged as e: raise Diverged(f'{_one_line(e)}' + (f'; {_checkpoint(o)} holds the epochs before' if history.n else '')) from None
+    except Diverged as e:
+        raise Diverged(f'{_one_line(e)}' + (
+            f'; {_checkpoint(o)} holds the epochs before' if history.n else '')) from None
     except torch.OutOfMemoryError: full = True # what the error holds on to is free below
     if full: raise OutOfMemory(f'{_too_large(o, dls)}; {_what_is_left(history)}')
     return one_for_all(_finish(o, path, dls, n_bad, history.runs, done) if is_first() else None)
 
 def _finish(o, path, dls, n_bad, runs, done):
     "Writes the results; then the checkpoint is not needed any more."
-    summary = _write_results(o, path, dls, n_bad, runs, [d['tta'] for d in done if d['tta']], sum(np.array(d['cm']) for d in done))
+    summary = _write_results(o, path, dls, n_bad, runs, [d['tta'] for d in done if d['tta']],
+                             sum(np.array(d['cm']) for d in done))
     _checkpoint(o).unlink()
     return summary
 
@@ -492,7 +541,8 @@ def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model
 
 def peak_memory(
 ) -> int: # bytes
-    "The most memory held since this process began: of the GPU where there is one, else of the process, with the files it maps."
+    """The most memory held since this process began: of the GPU where there is one,
+    else of the process, with the files it maps."""
     if torch.cuda.is_available(): return torch.cuda.max_memory_allocated()
     status = Path('/proc/self/status') # Linux, where `getrusage` counts the program that started this one, too
     if status.exists(): return 1024*int(re.search(r'VmHWM:\s+(\d+) kB', status.read_text())[1])
@@ -523,17 +573,21 @@ def _summary(o, path, dls, n_bad, done, views):
                    classes=list(dls.vocab), left_out=n_bad)
     return dict(**_spread('accuracy', accs), accuracies=accs, seconds=float(np.mean(seconds)),
                 **_spread('tta_accuracy', tta_accs), tta_accuracies=list(tta_accs), tta_seconds=_mean(tta_seconds),
-                dataset=dataset, device=', '.join(dict.fromkeys(run.device for run in done)), memory_gb=peak_memory()/1e9,
+                dataset=dataset, device=', '.join(dict.fromkeys(run.device for run in done)),
+                memory_gb=peak_memory()/1e9,
                 options={k: str(v) if isinstance(v, Path) else v for k,v in o.items() if k not in NOT_OPTIONS},
                 versions=versions(), date=time.strftime('%Y-%m-%d'))
 
 # %% ../nbs/train.ipynb #2f7d5573
 def _write_results(o, path, dls, n_bad, done, views, cm):
     "Shows the table, writes the summary and the figures."
-    same = [replace(run, device='', settings={}) for run in done] # all have the same options, wherever they were resumed
+    # all have the same options, wherever they were resumed
+    same = [replace(run, device='', settings={}) for run in done]
     print(compare(same).to_string(na_rep='-')) # one run has no spread
     summary = _summary(o, path, dls, n_bad, done, views)
-    if views: print(f"with {o.tta} augmented views: {summary['tta_accuracy']:.1%}, {summary['tta_seconds']:.0f} s more for each run")
+    if views:
+        print(f"with {o.tta} augmented views: {summary['tta_accuracy']:.1%}, "
+              f"{summary['tta_seconds']:.0f} s more for each run")
     write_aside(o.out/'loss.png', png(plot_history(done[0])))
     write_aside(o.out/'confusion.png', png(plot_confusion(cm, list(dls.vocab))))
     write_aside(o.out/'options.toml', options_toml(_same_again(o, path)))
@@ -541,14 +595,16 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
     new = {_model_name(o, run.seed) for run in done}
     for f in results_in(o.out):
         if f.suffix == '.safetensors' and f.name not in new: f.unlink() # of the run that --force replaces
-    print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out) if f.stem not in ('rates', 'checkpoint'))) # of a benchmark
+    # rates are of a benchmark
+    print(f'Written to {o.out}:', ', '.join(f.name for f in results_in(o.out) if f.stem not in ('rates', 'checkpoint')))
     if o.tensorboard: print(f'tensorboard --logdir {o.out}/tensorboard shows the curves')
     return summary
 
 # %% ../nbs/train.ipynb #6eff22bd
 def _one_line(e):
     "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
-    text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '', (str(e).strip() or repr(e)).splitlines()[-1].strip())
+    text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '',
+                  (str(e).strip() or repr(e)).splitlines()[-1].strip())
     return truncstr(''.join(c if c.isprintable() else '?' for c in text), 2000) # it may quote a file
 
 def show_version():
@@ -561,8 +617,8 @@ def in_one_line(
     stopped:str='stopped', # what to say of Ctrl-C where the error says nothing
     smaller:str='use smaller images or batches', # what to try where the GPU has too little memory
 ):
-    """Ends the program with one line and a status: 2 for what a user can mend before it runs, 1 for a run that failed on its way,
-    130 for Ctrl-C. All else is raised."""
+    """Ends the program with one line and a status: 2 for what a user can mend before it runs,
+    1 for a run that failed on its way, 130 for Ctrl-C. All else is raised."""
     def fail(msg, status):
         print(f'{prog}: {msg}', file=sys.stderr)
         raise SystemExit(status)
@@ -590,19 +646,19 @@ def imagenette_train(
     mixup:float=None, # train on blends of two images; alpha of the Beta distribution, such as 0.4
     cutmix:float=None, # train on images with a box of another; alpha of the Beta distribution, such as 1
     resizemix:store_true=False, # train on images with another one pasted in, shrunken
-    mix_p:str=None, # how often each of the three that is given is used, such as 0.5 or 0.3,0.3; default: equally often, always one
+    mix_p:str=None, # how often to use each of the three you give, such as 0.5 or 0.3,0.3; default: equally, always one
     smooth:float=None, # label smoothing; eps, such as 0.1; default: as arch
     progressive:str=None, # epochs:size,... in place of --epochs and --size: growing images, such as 4:48,1:64
     tta:int=0, # test time augmentation at the end, over this many views
     erase:float=None, # random erasing; share of the training images that lose a box, such as 0.5
     ema:float=None, # validate and keep a moving average of the weights; its decay, such as 0.999
-    opt:str=None, # optimizer: adamw, ranger, muon (with adamw for some weights) or sprint (muon for all convolutions); default: as arch
-    schedule:str=None, # of the learning rate: cycle, flat (and then a cosine) or linear (up and down); default: as the optimizer
+    opt:str=None, # optimizer: adamw, ranger, muon (partly adamw), sprint (muon for all convolutions); default: as arch
+    schedule:str=None, # of the learning rate: cycle, flat (then a cosine) or linear (up and down); default: as opt
     crop:float=None, # smallest part of the area in a random crop, such as 0.5; default: as arch
-    grow:int=None, # begin with images of this size and let them grow to --size from epoch to epoch; 0: all have --size; default: as arch
+    grow:int=None, # let images grow from this size to --size, epoch by epoch; 0: all have --size; default: as arch
     no_whiten:store_true=False, # let the first layer of sprintnet begin at random
     blur:store_true=False, # blur before the network's max pooling leaves out pixels
-    save_memory:store_true=False, # keep only what blocks are given, and compute the rest again: about half the memory, about a third slower
+    save_memory:store_true=False, # keep only blocks' inputs, recompute the rest: about half the memory, a third slower
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     holdout:store_true=False, # validate on a tenth of the training images and leave val/ alone: for choosing settings
     no_normalize:store_true=False, # leave the pixels in 0..1, without the mean and standard deviation of ImageNet
@@ -613,7 +669,8 @@ def imagenette_train(
 ):
     "Train an image classifier from scratch. Ends with a table, and a folder of summary, history, figures, weights."
     options = dict(locals())
-    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'): train(**_with_files(_not_default(options)))
+    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'):
+        train(**_with_files(_not_default(options)))
 
 # %% ../nbs/train.ipynb #7f28fd0b
 def _parameters(): return {k: p for k,p in inspect.signature(imagenette_train).parameters.items() if k != 'config'}
@@ -648,7 +705,9 @@ def _with_files(given):
     both = {**options, **given}
     if both.get('resume') and both.get('out') is not None:
         begun = _begun_with(Path(both['out']).expanduser())
-        if not begun and both.keys() <= {'out', 'resume'}: raise BadInput(f"--resume: there is no run in {both['out']}: name its folder, or give the options of a new one")
+        if not begun and both.keys() <= {'out', 'resume'}:
+            raise BadInput(f"--resume: there is no run in {both['out']}: "
+                           'name its folder, or give the options of a new one')
         options = {**begun, **options}
     return {**options, **given}
 
@@ -662,7 +721,8 @@ def main():
     unset = object() # an option that holds it afterwards was not given
     args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys([*_parameters(), 'config'], unset))))
     given = {k: v for k,v in args.items() if v is not unset and k in (*_parameters(), 'config')}
-    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'): train(**_with_files(given))
+    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'):
+        train(**_with_files(given))
     leave()
 
 # %% ../nbs/train.ipynb #15ca96f0
