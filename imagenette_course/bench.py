@@ -12,7 +12,7 @@ from collections import Counter
 from importlib.util import find_spec
 from .dataset import BadInput, get_dls, image_files, imagenette, subset
 from .baseline import device_name, get_learner, versions
-from .normalize import write_aside
+from .normalize import named_network, write_aside
 from .resize import smallest_size
 from .speed import cached_dls, fast_learner, fast_settings
 from .train import check_options, in_one_line, make_out, png
@@ -211,13 +211,13 @@ def measure(
     k = min(100, min(classes.values())//2)
     if k*len(classes) < bs:
         raise BadInput(f'bs={bs}: a part of {k*len(classes)} images is measured too, use a smaller bs or more images')
-    if size < (low := smallest_size(getattr(xresnet, arch)())):
+    if size < (low := smallest_size(named_network(arch)())):
         raise BadInput(f'{size} px are too small: {arch} needs {low} px or more')
     few = subset(path, k)
     for s in sorted({*sizes, size}, key=lambda o: (o != size, o)):
         print(f'{s} px', flush=True)
         rows += pipeline_rates(path, files, bs, s, workers, seconds)
-        rows += step_rates(cached_dls(path, bs, s), getattr(xresnet, arch), seconds)
+        rows += step_rates(cached_dls(path, bs, s), named_network(arch), seconds)
     print(f'{len(_training(few)):,} images, and epochs', flush=True)
     rows += pipeline_rates(path, few, bs, size, workers, seconds)
     rows += [epoch_rate(path, n, bs, size, arch, book, workers) for n in (k, None) for book in (False, True)]

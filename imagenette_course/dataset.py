@@ -417,7 +417,7 @@ def check_stats(
 ):
     "Raises BadInput for statistics that can't be divided by, or that are of pixels in 0..255."
     if stats is None: return
-    if len(stats) != 2 or any(len(o) != 3 for o in stats):
+    if np.shape(stats) != (2, 3):
         raise BadInput('stats: it must be (mean, std), three numbers each')
     for v in stats[0]: check_range('stats mean', float(v), 0, 1, float)
     for v in stats[1]: check_range('stats std (of pixels in 0..1)', float(v), 1e-3, 1, float)

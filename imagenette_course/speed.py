@@ -265,7 +265,7 @@ class Views:
         stats:tuple=None, # (mean, std) by channel, None: pixels stay in 0..1
         min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     ):
-        self.size, self.min_scale, (self.mean,self.std) = size, min_scale, map(tensor, ifnone(stats, ([0.]*3, [1.]*3)))
+        self.size, self.full, self.min_scale, (self.mean,self.std) = size, size, min_scale, map(tensor, ifnone(stats, ([0.]*3, [1.]*3)))
     def __call__(self, pixels, ratio, train):
         "Float images (n, 3, size, size) from uint8 (n, side, side, 3)."
         n, device = len(pixels), pixels.device
@@ -344,7 +344,7 @@ def cached_dls(
     bs:int=64, # images a batch
     size:int=224, # side of the square that the network sees, pixels
     stats:tuple=imagenet_stats, # (mean, std) by channel for normalization, None: pixels stay in 0..1
-    presize:int=None, # side of the stored squares, pixels; None: 1.25 times `size`, or more so that no crop is enlarged
+    presize:int=None, # side of the stored squares, pixels; None: 1.25 times `size`, more for small crops
     files:list=None, # images to use, as from `subset`, None: all
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     workers:int=None, # threads that decode when the store is made; None: one for each core

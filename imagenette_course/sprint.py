@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['sprint_opt', 'SPRINT_NETS', 'conv_group', 'SprintNet', 'sprintnet', 'sprintnet_small', 'whitening_filters',
-           'orthogonalize', 'SprintMuon', 'fit_rise_and_fall', 'epoch_sizes', 'GrowImages', 'whitened',
-           'sprint_learner', 'recipe', 'sprint']
+           'orthogonalize', 'SprintMuon', 'fit_linear', 'epoch_sizes', 'GrowImages', 'whitened', 'sprint_learner',
+           'recipe', 'sprint']
 
-# %% ../nbs/sprint.ipynb #5fe7a0d3
+# %% ../nbs/sprint.ipynb #059c616b
 from fastai.vision.all import *
 from torch.optim.adamw import adamw
 # after fastai, which has a LabelSmoothingCrossEntropy of its own
 from .dataset import BadInput, check_floats, check_range, image_files, is_sample
-from .baseline import RecordRun, Run, fit_recorded, new_run
+from .baseline import RecordRun, Run, fit_recorded, new_run, told_of_stops
 from .resize import check_map
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner, fast_settings
 
-# %% ../nbs/sprint.ipynb #2ef500e7
+# %% ../nbs/sprint.ipynb #39e4ce14
 def conv_group(
     n_in:int, # maps of the input
     n_out:int, # maps of the output
@@ -28,8 +28,8 @@ def conv_group(
                          second, nn.BatchNorm2d(n_out), nn.GELU())
 
 class SprintNet(nn.Module):
-    """A network without shortcuts: 4x4 filters, groups of wide 3x3 convolutions, the maximum of each last map. For images
-    of 18 px or more. The form follows Page 2018 and Jordan 2024."""
+    """A network without shortcuts: 4x4 filters, groups of wide 3x3 convolutions, the maximum of each last map. For
+    images of 18 px or more. The form follows Page 2018 and Jordan 2024."""
     def __init__(self,
         n_out:int=10, # number of classes
         widths:tuple=(128, 320, 512), # maps of each group
@@ -63,25 +63,27 @@ def sprintnet_small(
     "Three quarters of the width: 3.2 million weights."
     return SprintNet(n_out, (96, 256, 384))
 
-# %% ../nbs/sprint.ipynb #c9421caa
+# %% ../nbs/sprint.ipynb #8d3594f5
 def whitening_filters(
     x:torch.Tensor, # normalized float images (n, c, h, w)
     n_filters:int=24, # how many of the leading directions to keep, 1..c*side*side
     side:int=4, # of a patch, pixels
-    eps:float=1e-2, # added to each variance before its root is taken, so that faint directions are not blown up
+    eps:float=1e-2, # added to each variance before its root is taken, so that faint directions are not blown up, 0 or more
 ) -> torch.Tensor: # float32 (2*n_filters, c, side, side): the filters, then their negatives
-    """The leading eigenvectors of the covariance of patches two pixels apart, each divided by √(v + eps), where v is its
-    variance: their responses are uncorrelated. Raises BadInput. Page 2018; Jordan 2024."""
+    """The leading eigenvectors of the covariance of patches two pixels apart, each divided by √(v + eps), where v is
+    its variance: their responses are uncorrelated. Raises BadInput. Page 2018; Jordan 2024."""
     check_floats('x', x, 4); check_range('side', side, 1, min(x.shape[-2:]))
-    check_range('n_filters', n_filters, 1, x.shape[1]*side**2)
-    patches = F.unfold(x.as_subclass(torch.Tensor).double(), side, stride=2).transpose(1, 2).flatten(0, 1)
-    centred = patches - patches.mean(0)
-    variance,direction = torch.linalg.eigh(centred.T @ centred/len(centred)) # smallest first
-    filters = (direction/(variance.clamp_min(0) + eps).sqrt()).flip(1)[:,:n_filters].T
+    check_range('n_filters', n_filters, 1, x.shape[1]*side**2); check_range('eps', eps, 0, None, float)
+    n,total,products = 0,0.,0.
+    for part in x.as_subclass(torch.Tensor).split(64): # all patches at once would take gigabytes
+        p = F.unfold(part.double(), side, stride=2).transpose(1, 2).flatten(0, 1)
+        n,total,products = n+len(p), total+p.sum(0), products+p.T@p
+    variance,direction = torch.linalg.eigh(products/n - torch.outer(total, total)/n**2) # smallest first
+    filters = (direction/(variance.clamp_min(1e-12) + eps).sqrt()).flip(1)[:,:n_filters].T
     filters = filters.reshape(n_filters, -1, side, side)
     return torch.cat([filters, -filters]).float()
 
-# %% ../nbs/sprint.ipynb #cc62a717
+# %% ../nbs/sprint.ipynb #ff62ddd4
 _NS = 3.4445, -4.7750, 2.0315 # Jordan's coefficients for the Newton-Schulz iteration
 
 def orthogonalize(
@@ -89,8 +91,9 @@ def orthogonalize(
     steps:int=4, # of the iteration
     dtype:torch.dtype=torch.bfloat16, # in which products are computed
 ) -> torch.Tensor: # `dtype` (rows, cols)
-    """The matrix with the singular vectors of `m` and singular values near 1, 0.7 to 1.2 where those of `m` are not tiny.
-    The Newton-Schulz iteration of Jordan et al. 2024, on the small side's square; the long side is used twice."""
+    """The matrix with the singular vectors of `m` and singular values near 1: 0.7 to 1.2 unless tiny in `m`,
+    and up to 1.6 in bfloat16. The Newton-Schulz iteration, on the small side's square. Raises BadInput. Jordan et al. 2024."""
+    check_range('steps', steps, 1)
     if m.shape[0] > m.shape[1]: return orthogonalize(m.T, steps, dtype).T
     a,b,c = _NS
     x = (m/m.norm().clamp_min(1e-30)).to(dtype) # zeros stay zeros
@@ -102,38 +105,41 @@ def orthogonalize(
         total = p if total is None else p @ total
     return total @ x
 
-# %% ../nbs/sprint.ipynb #36b8423f
+# %% ../nbs/sprint.ipynb #03c75fa1
 def _muon_step(w, state, group):
     "A step of Muon on one kernel."
     if not state: state['momentum_buffer'] = torch.zeros_like(w)
     buffer = state['momentum_buffer'].mul_(group['momentum']).add_(w.grad)
     step = w.grad.add(buffer, alpha=group['momentum']).permute(0, 2, 3, 1) # as channels last has it in memory
-    dtype = torch.bfloat16 if fast_settings(w.device).bf16 else torch.float32
+    dtype = torch.bfloat16 if fast_settings(w.device).bf16 else torch.float32 # as the hardware is good at
     step = orthogonalize(step.flatten(1), dtype=dtype).view(step.shape).permute(0, 3, 1, 2)
-    w.mul_(len(w)**.5/w.norm()).sub_(step.to(w.dtype), alpha=group['lr'])
+    w.mul_(len(w)**.5/w.norm().clamp_min(1e-7)).sub_(step.to(w.dtype), alpha=group['lr'])
 
 def _adamw_step(weights, states, group):
     "A step of PyTorch's AdamW on all weights that are no kernels."
     if not weights: return
     for w,s in zip(weights, states):
-        if not s: s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=w.new_zeros(()))
+        if not s: s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=torch.zeros((), device=w.device))
     means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
-    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=True, amsgrad=False, maximize=False,
-          beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=.01)
+    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=group['fused'], amsgrad=False, maximize=False,
+          beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
 
-# %% ../nbs/sprint.ipynb #ffd28252
+# %% ../nbs/sprint.ipynb #0bc05823
 class SprintMuon(torch.optim.Optimizer):
-    """Muon for the kernels of convolutions, each kept at a norm of √n_out, and AdamW for all else. For networks in which
-    normalization follows each convolution. Raises BadInput for a number out of range. Jordan et al. 2024."""
+    """Muon for the kernels of convolutions, each scaled to a norm of √n_out before its step, and AdamW for all else. For
+    networks in which normalization follows each convolution. fastai's one cycle moves Muon's momentum as well, and
+    `fit_linear` puts it back. Raises BadInput for a number out of range. Jordan et al. 2024."""
     def __init__(self,
         params, # parameters, or a list of groups
         lr:float=.17, # largest step of a kernel along each of its directions
         momentum:float=.6, # of Muon, Nesterov's
         adam_ratio:float=.035, # AdamW's rate, as a part of `lr`
+        weight_decay:float=.01, # AdamW's, decoupled
     ):
-        for name,v in (('lr', lr), ('adam_ratio', adam_ratio)): check_range(name, v, 0, None, float)
+        numbers = dict(lr=lr, adam_ratio=adam_ratio, weight_decay=weight_decay)
+        for name,v in numbers.items(): check_range(name, v, 0, None, float)
         check_range('momentum', momentum, 0, 1, float)
-        super().__init__(params, dict(lr=lr, momentum=momentum, adam_ratio=adam_ratio))
+        super().__init__(params, dict(numbers, momentum=momentum, fused=True)) # `fused` keeps loaded states on the device
     @torch.no_grad()
     def step(self,
         closure=None, # computes the loss anew, None: it has been computed
@@ -149,18 +155,22 @@ class SprintMuon(torch.optim.Optimizer):
 
 sprint_opt = partial(OptimWrapper, opt=SprintMuon) # for a learner's `opt_func`
 
-# %% ../nbs/sprint.ipynb #b9fba843
+# %% ../nbs/sprint.ipynb #42d71ea7
 @patch
 def fit_linear(self:Learner,
     n_epoch:int, # passes over the training images
     lr_max:float, # rate at the peak
     cbs=None, # callbacks for this fit alone
 ):
-    "The rate rises in a line for a fifth of the steps, and falls in a line to 0."
-    rate = combine_scheds([.2, .8], [SchedLin(0, lr_max), SchedLin(lr_max, 0)])
-    self.fit(n_epoch, lr_max, cbs=L(ParamScheduler({'lr': rate})) + L(cbs))
+    "The rate rises in a line for a fifth of the steps, and falls in a line to 0. The momentum is the optimizer's own."
+    few = n_epoch*len(self.dls.train) < 5
+    rate = combine_scheds([.2, .8], [SchedLin(lr_max/2 if few else 0, lr_max), SchedLin(lr_max, 0)])
+    if self.opt is None: self.create_opt()
+    mom = getattr(getattr(self.opt, 'opt', None), 'defaults', {}).get('momentum')
+    if mom is not None: self.opt.set_hypers(mom=mom) # which a fit before this one may have changed
+    with told_of_stops([*self.cbs, *L(cbs)]): self.fit(n_epoch, lr_max, cbs=L(ParamScheduler({'lr': rate})) + L(cbs))
 
-def fit_rise_and_fall(
+def fit_linear(
     learn:Learner, # as from `get_learner`
     epochs:int, # passes over the training images
     lr:float, # rate at the peak
@@ -168,21 +178,22 @@ def fit_rise_and_fall(
     cbs=None, # callbacks for this run alone
     show:bool=True, # False: print nothing
 ) -> Run: # filled
-    "`fit` with `fit_linear`. Raises BadInput for a bad number, or a learner without accuracy."
+    "`fit` with the method `fit_linear`. Raises BadInput for a bad number, or a learner without accuracy."
     run = new_run(learn, epochs, lr, name, cbs)
     run.settings['schedule'] = 'linear'
     fit_recorded(learn.fit_linear, epochs, lr, RecordRun(run), cbs, show)
     return run
 
-# %% ../nbs/sprint.ipynb #441b117d
+# %% ../nbs/sprint.ipynb #cdd4f501
 def epoch_sizes(
     epochs:int, # of the training
     first:int, # side of the images in the first epoch, pixels
     last:int, # side in the last epoch, pixels, not below `first`
-    step:int=16, # sizes between the two are `first` and a multiple of this
+    step:int=16, # sizes between the two are `first` plus a multiple of this
 ) -> list: # of ints, one for each epoch
     "Sizes that grow evenly. Raises BadInput."
     check_range('epochs', epochs, 1); check_range('first', first, 8, 2048); check_range('last', last, first, 2048)
+    check_range('step', step, 1)
     grown = (last - first)*np.arange(epochs)/max(1, epochs-1) if epochs > 1 else [last - first]
     return [first + int(o + 1e-9)//step*step for o in grown[:-1]] + [last]
 
@@ -191,31 +202,33 @@ class GrowImages(Callback):
     BadInput for loaders of another kind, and a first size that is too small for the network or above theirs."""
     def __init__(self,
         first:int, # side of the images in the first epoch, pixels
-    ): self.first,self.views = check_range('first', first, 8, 2048),None
-    def before_fit(self):
-        if not hasattr(self.dls, 'views'): raise BadInput('GrowImages needs loaders of cached_dls')
-        self.sizes = epoch_sizes(self.n_epoch, self.first, self.dls.settings['size'])
+    ): self.first,self.sizes = check_range('first', first, 8, 2048),None
+    def _begin(self):
+        self.views = getattr(self.dls, 'views', None)
+        if self.views is None: raise BadInput('GrowImages needs loaders of cached_dls')
         check_map(self.model, self.first)
-        self.views = self.dls.views
-    def before_epoch(self): self.views.size = self.sizes[self.epoch]
-    def after_fit(self): self.views.size = self.sizes[-1]
-    def after_cancel_fit(self): self.after_fit()
-    def after_stop(self): # `fit_recorded` calls it for Ctrl-C and errors
-        if self.views: self.after_fit()
+        self.sizes = epoch_sizes(self.n_epoch, self.first, self.views.full)
+    def before_train(self):
+        if self.sizes is None: self._begin()
+        self.views.size = self.sizes[self.epoch]
+    def after_fit(self):
+        if self.sizes is not None: self.views.size,self.sizes = self.views.full,None
+    def after_stop(self): self.after_fit() # see `told_of_stops`
 
-# %% ../nbs/sprint.ipynb #e69789ae
+# %% ../nbs/sprint.ipynb #b7ff26ff
 SPRINT_NETS = dict(sprintnet=sprintnet, sprintnet_small=sprintnet_small)
 
 def whitened(
     make, # function that makes a `SprintNet`, with a parameter `n_out`
     dls:DataLoaders, # whose training images the first filters are made from
-    n_images:int=1000, # at most, spread evenly over the training set
+    n_images:int=1000, # about so many, spread evenly over the training set
 ):
     "A function that makes the network with its first filters whitened, for `get_learner`."
     def arch(n_out):
         items = list(dls.train.items)
         dl = dls.test_dl(items[::max(1, len(items)//n_images)])
         return make(n_out=n_out).whiten(torch.cat([b[0].cpu() for b in dl]))
+    arch.__name__ = getattr(getattr(make, 'func', make), '__name__', 'network') # of what a `partial` calls
     return arch
 
 def sprint_learner(
@@ -229,11 +242,9 @@ def sprint_learner(
 ) -> Learner: # with a fresh whitened `SprintNet`, Muon, and the metric accuracy
     "The sprint's learner: `fast_learner` with its network, optimizer and loss. Raises BadInput."
     loss_func = ifnone(loss_func, LabelSmoothingCrossEntropy())
-    learn = fast_learner(dls, whitened(arch, dls), loss_func, cbs, metrics, seed, **{'opt_func': sprint_opt, **kwargs})
-    learn.arch = arch.__name__
-    return learn
+    return fast_learner(dls, whitened(arch, dls), loss_func, cbs, metrics, seed, **{'opt_func': sprint_opt, **kwargs})
 
-# %% ../nbs/sprint.ipynb #8a4b06e9
+# %% ../nbs/sprint.ipynb #900eef28
 def recipe(
     path:Path, # folder with the dataset
 ) -> AttrDict: # options of `imagenette_train`, by name; `arch` is a function
@@ -251,6 +262,7 @@ def sprint(
     "Trains the recipe on a folder of images. Raises BadInput, FileNotFoundError or OSError for what can't work."
     r = recipe(path)
     n = sum(o.parent.parent.name == 'train' for o in image_files(path))
+    if n < 2: raise BadInput(f'{path} has {n} training images: batch normalization needs two or more')
     dls = cached_dls(path, min(r.bs, n), ifnone(size, r.size), min_scale=r.crop)
     learn, grow = sprint_learner(dls, seed=seed), GrowImages(min(r.grow, dls.settings['size']))
-    return learn, fit_rise_and_fall(learn, ifnone(epochs, r.epochs), r.lr, name='sprint', cbs=grow)
+    return learn, fit_linear(learn, ifnone(epochs, r.epochs), r.lr, name='sprint', cbs=grow)

@@ -105,7 +105,7 @@ def read_plan(
 _PLANS = Path(find_spec('imagenette_course').origin).parent/'plans'
 
 def find_plan(
-    name:str, # of a file, or of a plan in the package: sample, cpu, gpu, leaderboard
+    name:str, # of a file, or of a plan in the package: sample, sprint, cpu, ...
 ) -> Path:
     "The file of a plan. Raises FileNotFoundError."
     for file in (Path(name).expanduser(), _PLANS/f'{name}.toml'):
@@ -397,7 +397,7 @@ def _train_left(plan, out):
 
 # %% ../nbs/study.ipynb #0a98e90d
 def imagenette_study(
-    plan:str, # TOML file of a plan, or one of those in the package: sample, cpu, gpu, leaderboard
+    plan:str, # TOML file of a plan, or one of those in the package: sample, sprint, cpu, gpu, leaderboard
     out:str=None, # folder for the table study.csv; a study that was stopped goes on from what is there
 ):
     "Train what a plan says, with all its seeds, into one table."
