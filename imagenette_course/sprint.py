@@ -83,7 +83,7 @@ def whitening_filters(
     filters = filters.reshape(n_filters, -1, side, side)
     return torch.cat([filters, -filters]).float()
 
-# %% ../nbs/sprint.ipynb #ff62ddd4
+# %% ../nbs/sprint.ipynb #14a27f9e
 _NS = 3.4445, -4.7750, 2.0315 # Jordan's coefficients for the Newton-Schulz iteration
 
 def orthogonalize(
@@ -91,8 +91,9 @@ def orthogonalize(
     steps:int=4, # of the iteration
     dtype:torch.dtype=torch.bfloat16, # in which products are computed
 ) -> torch.Tensor: # `dtype` (rows, cols)
-    """The matrix with the singular vectors of `m` and singular values near 1: 0.7 to 1.2 unless tiny in `m`,
-    and up to 1.6 in bfloat16. The Newton-Schulz iteration, on the small side's square. Raises BadInput. Jordan et al. 2024."""
+    """The matrix with the singular vectors of `m` and singular values near 1: 0.7 to 1.2 unless tiny in `m`;
+    in bfloat16, rounding may lift a few up to 2. The Newton-Schulz iteration, on the square of the small side. Raises
+    BadInput. Jordan et al. 2024."""
     check_range('steps', steps, 1)
     if m.shape[0] > m.shape[1]: return orthogonalize(m.T, steps, dtype).T
     a,b,c = _NS
