@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'IMAGE_ENDINGS', 'N_IMAGES', 'published_split', 'sample_files', 'wrong_labels',
            'BadInput', 'check_range', 'check_floats', 'check_labels', 'show_bar', 'quiet_bars', 'in_test',
-           'make_sample', 'find_images_below', 'image_files', 'check_folder', 'is_sample', 'imagenette', 'check_images',
-           'subset', 'to_rgb', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers', 'held_out', 'check_stats',
-           'get_dls']
+           'make_sample', 'find_images_below', 'image_files', 'check_folder', 'is_sample', 'imagenette', 'to_rgb',
+           'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers', 'held_out',
+           'check_stats', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
 import hashlib, inspect, io, json, os, random, shutil, sys, tarfile, tempfile
@@ -293,6 +293,18 @@ def imagenette(
           f"in {n_classes} classes, {_tilde(path)}")
     return path
 
+# %% ../nbs/00_dataset.ipynb #90da12eb
+def to_rgb(
+    im:Image.Image, # as from `Image.open`; of an animation, the picture that is open
+) -> Image.Image: # RGB, 8 bits a colour
+    """A picture in colour. Greyscale of 16 bits is scaled, where Pillow alone would clip it to white; transparency is
+    dropped. Raises BadInput for greyscale of 32 bits, whose white could be any number."""
+    if im.mode.startswith('I;16') or (im.mode == 'I' and im.format in ('PNG', 'PPM')): # Pillow gives 0..65535 for both
+        im = Image.fromarray(((np.asarray(im).astype(np.uint32) + 128)//257).astype(np.uint8))
+    if im.mode in ('I', 'F'): raise BadInput('greyscale of 32 bits, whose range is not known: save it with 8 or 16')
+    return im.convert('RGB')
+
+
 # %% ../nbs/00_dataset.ipynb #bb275b52
 def _image_fault(file, path, classes):
     "What is wrong with `file`, None when it is a readable image in a class folder."
@@ -335,18 +347,6 @@ def subset(
             files = random.Random(f'{seed}/{c}').sample(list(files), n)
         res += files
     return res
-
-# %% ../nbs/00_dataset.ipynb #90da12eb
-def to_rgb(
-    im:Image.Image, # as from `Image.open`; of an animation, the picture that is open
-) -> Image.Image: # RGB, 8 bits a colour
-    """A picture in colour. Greyscale of 16 bits is scaled, where Pillow alone would clip it to white; transparency is
-    dropped. Raises BadInput for greyscale of 32 bits, whose white could be any number."""
-    if im.mode.startswith('I;16') or (im.mode == 'I' and im.format in ('PNG', 'PPM')): # Pillow gives 0..65535 for both
-        im = Image.fromarray(((np.asarray(im).astype(np.uint32) + 128)//257).astype(np.uint8))
-    if im.mode in ('I', 'F'): raise BadInput('greyscale of 32 bits, whose range is not known: save it with 8 or 16')
-    return im.convert('RGB')
-
 
 # %% ../nbs/00_dataset.ipynb #a4f21b2b
 class NamedImage(PILImage):
