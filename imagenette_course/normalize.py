@@ -269,7 +269,8 @@ def load_model(
         raise BadInput(f"{path} holds a network of its own, {facts['arch']}: give the function that makes it, as arch")
     try: model = _built(facts, tensors, arch)
     except RuntimeError as e:
-        what = [o.strip() for o in str(e).splitlines() if o.strip()][-1]
+        lines = [o.strip() for o in str(e).splitlines() if o.strip()]
+        what = lines[min(1, len(lines)-1)] # PyTorch's first line is a heading
         raise BadInput(f"{path} does not fit the network {facts['arch']} "
                        f"with {len(facts['classes'])} classes: {what}") from e
     return Classifier(model, *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)
