@@ -155,7 +155,7 @@ def check_alone(
     if len(found) < 2: return
     names = ' and '.join(f'{type(o).__module__}.{type(o).__name__}' for o in found)
     raise BadInput(f'{names} are in the learner: both would mix the images, and the loss would know of one; '
-                   'leave one away, or give both to RandomMix')
+                   'leave one away, or give them to RandomMix')
 
 class MixUp(Callback):
     """Trains on blends of two images of the batch, a share for each image, as fastai's callback of this name.
