@@ -63,12 +63,12 @@ def sprintnet_small(
     "Three quarters of the width: 3.2 million weights."
     return SprintNet(n_out, (96, 256, 384))
 
-# %% ../nbs/sprint.ipynb #8d3594f5
+# %% ../nbs/sprint.ipynb #0e4941cb
 def whitening_filters(
     x:torch.Tensor, # normalized float images (n, c, h, w)
     n_filters:int=24, # how many of the leading directions to keep, 1..c*side*side
     side:int=4, # of a patch, pixels
-    eps:float=1e-2, # added to each variance before its root is taken, so that faint directions are not blown up, 0 or more
+    eps:float=1e-2, # added to each variance, 0 or more, so that faint directions are not blown up
 ) -> torch.Tensor: # float32 (2*n_filters, c, side, side): the filters, then their negatives
     """The leading eigenvectors of the covariance of patches two pixels apart, each divided by √(v + eps), where v is
     its variance: their responses are uncorrelated. Raises BadInput. Page 2018; Jordan 2024."""
@@ -106,7 +106,7 @@ def orthogonalize(
         total = p if total is None else p @ total
     return total @ x
 
-# %% ../nbs/sprint.ipynb #03c75fa1
+# %% ../nbs/sprint.ipynb #451cd0b6
 def _muon_step(w, state, group):
     "A step of Muon on one kernel."
     if not state: state['momentum_buffer'] = torch.zeros_like(w)
@@ -120,15 +120,16 @@ def _adamw_step(weights, states, group):
     "A step of PyTorch's AdamW on all weights that are no kernels."
     if not weights: return
     for w,s in zip(weights, states):
-        if not s: s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=torch.zeros((), device=w.device))
+        if s: continue
+        s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=torch.zeros((), device=w.device))
     means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
-    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=group['fused'], amsgrad=False, maximize=False,
-          beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
+    adamw(weights, [w.grad for w in weights], means, squares, [], steps,
+          fused=group['fused'], amsgrad=False, maximize=False, beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
 
-# %% ../nbs/sprint.ipynb #0bc05823
+# %% ../nbs/sprint.ipynb #b9747fd7
 class SprintMuon(torch.optim.Optimizer):
-    """Muon for the kernels of convolutions, each scaled to a norm of √n_out before its step, and AdamW for all else. For
-    networks in which normalization follows each convolution. fastai's one cycle moves Muon's momentum as well, and
+    """Muon for the kernels of convolutions, each scaled to a norm of √n_out before its step, and AdamW for all else.
+    For networks in which normalization follows each convolution. fastai's one cycle moves Muon's momentum as well, and
     `fit_linear` puts it back. Raises BadInput for a number out of range. Jordan et al. 2024."""
     def __init__(self,
         params, # parameters, or a list of groups
@@ -140,7 +141,7 @@ class SprintMuon(torch.optim.Optimizer):
         numbers = dict(lr=lr, adam_ratio=adam_ratio, weight_decay=weight_decay)
         for name,v in numbers.items(): check_range(name, v, 0, None, float)
         check_range('momentum', momentum, 0, 1, float)
-        super().__init__(params, dict(numbers, momentum=momentum, fused=True)) # `fused` keeps loaded states on the device
+        super().__init__(params, dict(numbers, momentum=momentum, fused=True)) # so that loaded states are moved
     @torch.no_grad()
     def step(self,
         closure=None, # computes the loss anew, None: it has been computed
