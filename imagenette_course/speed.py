@@ -265,7 +265,8 @@ class Views:
         stats:tuple=None, # (mean, std) by channel, None: pixels stay in 0..1
         min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     ):
-        self.size, self.full, self.min_scale, (self.mean,self.std) = size, size, min_scale, map(tensor, ifnone(stats, ([0.]*3, [1.]*3)))
+        self.size,self.full,self.min_scale = size,size,min_scale # images that grow change `size` for a while
+        self.mean,self.std = map(tensor, ifnone(stats, ([0.]*3, [1.]*3)))
     def __call__(self, pixels, ratio, train):
         "Float images (n, 3, size, size) from uint8 (n, side, side, 3)."
         n, device = len(pixels), pixels.device

@@ -106,7 +106,7 @@ def orthogonalize(
         total = p if total is None else p @ total
     return total @ x
 
-# %% ../nbs/sprint.ipynb #451cd0b6
+# %% ../nbs/sprint.ipynb #0383aabc
 def _muon_step(w, state, group):
     "A step of Muon on one kernel."
     if not state: state['momentum_buffer'] = torch.zeros_like(w)
@@ -124,7 +124,8 @@ def _adamw_step(weights, states, group):
         s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=torch.zeros((), device=w.device))
     means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
     adamw(weights, [w.grad for w in weights], means, squares, [], steps,
-          fused=group['fused'], amsgrad=False, maximize=False, beta1=.9, beta2=.999, eps=1e-8, lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
+          fused=group['fused'], amsgrad=False, maximize=False, beta1=.9, beta2=.999, eps=1e-8,
+          lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
 
 # %% ../nbs/sprint.ipynb #b9747fd7
 class SprintMuon(torch.optim.Optimizer):

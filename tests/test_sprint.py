@@ -302,6 +302,13 @@ def test_two_classes_of_any_kind_of_image(tmp_path):
     learn,run = sprint(tmp_path, epochs=1, size=32)
     assert learn.dls.c == 2 and math.isfinite(run.history[0]['valid_loss'])
 
+def test_one_class_of_two_images(tmp_path):
+    for part in ('train', 'val'):
+        (tmp_path/part/'a').mkdir(parents=True)
+        for i in range(2): Image.fromarray(np.random.RandomState(i).randint(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path/part/'a'/f'{i}.png')
+    learn,run = sprint(tmp_path, epochs=1, size=32)
+    assert learn.dls.c == 1 and math.isfinite(run.history[0]['train_loss']) and run.accuracy == 1
+
 # a citizen of the package
 
 @pytest.mark.parametrize('cb', [lambda: MixUp(.4), lambda: CutMix(), lambda: EMA(.9), lambda: ProgressiveResize(24, 32, step=8)], ids=['mixup', 'cutmix', 'ema', 'resize'])
