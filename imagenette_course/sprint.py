@@ -7,11 +7,11 @@ __all__ = ['sprint_opt', 'SPRINT_NETS', 'conv_group', 'SprintNet', 'sprintnet', 
            'orthogonalize', 'SprintMuon', 'fit_linear', 'epoch_sizes', 'GrowImages', 'whitened', 'sprint_learner',
            'recipe', 'sprint']
 
-# %% ../nbs/sprint.ipynb #059c616b
+# %% ../nbs/sprint.ipynb #ae150063
+from .dataset import BadInput, check_floats, check_range, image_files, is_sample
 from fastai.vision.all import *
 from torch.optim.adamw import adamw
 # after fastai, which has a LabelSmoothingCrossEntropy of its own
-from .dataset import BadInput, check_floats, check_range, image_files, is_sample
 from .baseline import RecordRun, Run, fit_recorded, new_run, told_of_stops
 from .resize import check_map
 from .smoothing import LabelSmoothingCrossEntropy
