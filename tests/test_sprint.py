@@ -456,7 +456,8 @@ def test_backward_by_hand_is_backward():
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_a_whole_step_on_cuda_by_fake_tensors(dtype, monkeypatch):
-    "Loss, gradients and both optimizers: no mixed devices, and nothing is read back to the host."
+    """Loss, gradients and both optimizers, with `orthogonalize` in `dtype`: no mixed devices, and nothing is read back to
+    the host."""
     monkeypatch.setattr('imagenette_course.sprint.fast_settings', lambda _: type('', (), dict(bf16=dtype == torch.bfloat16)))
     with FakeTensorMode(allow_non_fake_inputs=False), torch.device('cuda'):
         net,loss_func = sprintnet(), LabelSmoothingCrossEntropy()
@@ -464,8 +465,7 @@ def test_a_whole_step_on_cuda_by_fake_tensors(dtype, monkeypatch):
         opt = SprintMuon([p for p in net.parameters() if p.requires_grad])
         x,y = torch.empty(8, 3, 64, 64).to(memory_format=torch.channels_last), torch.empty(8, dtype=torch.int64)
         for _ in range(2):
-            with torch.autocast('cuda', torch.bfloat16, enabled=dtype == torch.bfloat16): out = net(x)
-            loss = loss_func(out.float(), y)
+            loss = loss_func(net(x), y)
             backward(loss); opt.step(); opt.zero_grad()
         assert loss.device.type == 'cuda' and all(s.device.type == 'cuda' for o in opt.state.values() for s in o.values())
 
