@@ -487,14 +487,14 @@ def test_the_disk_is_full(tiny, tmp_path):
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit_rise_and_fall', stop)
+    monkeypatch.setattr(train_module, 'fit_linear', stop)
     with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
     assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
 
 def test_ctrl_c_of_a_forced_run_says_nothing_of_the_old_one(result, tiny, tmp_path, monkeypatch, capsys):
     (tmp_path/'history.csv').write_bytes((result[1]/'history.csv').read_bytes())
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit_rise_and_fall', stop)
+    monkeypatch.setattr(train_module, 'fit_linear', stop)
     with pytest.raises(SystemExit): imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
     assert 'stopped before an epoch was finished' in capsys.readouterr().err
 
