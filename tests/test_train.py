@@ -529,14 +529,14 @@ def test_a_mistake_of_ours_is_not_hidden(tiny, tmp_path, monkeypatch):
 @pytest.mark.real
 @pytest.mark.slow
 def test_photographs(photos, tmp_path):
-    s = train(photos, subset=60, epochs=2, size=32, bs=16, lr=1e-2, out=tmp_path/'a')
+    s = train(photos, arch='xresnet18', subset=60, epochs=2, size=32, bs=16, lr=1e-2, out=tmp_path/'a')
     assert s['dataset']['train'] == 600 and s['dataset']['val'] == 3925 and not s['dataset']['drawn']
     assert s['accuracy'] > .15 # chance is .1
 
 @pytest.mark.gpu
 def test_command_on_the_gpu(sample, tmp_path):
     s = train('sample', out=tmp_path/'a')
-    assert .75 <= s['accuracy'] <= .97 and s['device'] == torch.cuda.get_device_name()
+    assert .8 <= s['accuracy'] and s['device'] == torch.cuda.get_device_name()
 
 # ---- what a command says
 
