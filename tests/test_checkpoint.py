@@ -299,7 +299,7 @@ def start(*args):
 def test_killed_at_random_moments(tiny, tmp_path, own_folder, kind):
     "Four times each, twenty in all: results, weights and history end as if nothing had happened."
     options = dict(OPTIONS, **dict(quick={}, book=dict(book=True), stages=dict(progressive='2:24,1:32', epochs=None, size=None),
-                                    techniques=dict(mixup=None, runs=1, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='ranger', erase=.5, blur=True)).get(kind, {}))
+                                    techniques=dict(arch='xresnet18', mixup=None, runs=1, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='ranger', erase=.5, blur=True)).get(kind, {}))
     process(int) # so that what follows begins with everything imported
     began = time.perf_counter()
     assert start(tiny, tmp_path/'a', own_folder, options, None)
