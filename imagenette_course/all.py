@@ -2,6 +2,7 @@
 from fastai.vision.all import *
 
 from .drawings import SCENES, draw_scene
+from .core import *
 from .dataset import *
 from .baseline import *
 from .normalize import *
@@ -15,10 +16,10 @@ from .techniques import *
 from .further import *
 from .speed import *
 from .sprint import *
+from .models import *
 from .checkpoint import *
 from .distributed import *
 from .train import *
-from .bench import *
 from .predict import *
 from .study import *
 from .answers import *

@@ -13,7 +13,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from time import perf_counter
-from .dataset import BadInput, check_range, is_sample, show_bar
+from .core import BadInput, check_range, show_bar
+from .dataset import is_sample
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
 

@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'IMAGE_ENDINGS', 'N_IMAGES', 'published_split', 'sample_files', 'wrong_labels',
-           'BadInput', 'check_range', 'check_floats', 'check_labels', 'show_bar', 'quiet_bars', 'in_test',
            'make_sample', 'find_images_below', 'image_files', 'check_folder', 'is_sample', 'imagenette', 'to_rgb',
            'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers', 'held_out',
-           'check_stats', 'get_dls']
+           'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
-import hashlib, inspect, io, json, os, random, shutil, sys, tarfile, tempfile
-from contextlib import contextmanager, nullcontext, redirect_stdout
+import hashlib, inspect, json, os, random, shutil, tarfile, tempfile
+from contextlib import contextmanager
 import imagenette_course.drawings as drawings
+from .core import BadInput, check_range, check_stats, in_test, quiet_bars, show_bar
 from .drawings import draw_scene
 from fastai.vision.all import *
 from PIL import UnidentifiedImageError
@@ -58,68 +58,6 @@ def _noisy_table(
         df[f'noisy_labels_{pct}'] = df.label
         df.loc[train, f'noisy_labels_{pct}'] = wrong
     return df.drop(columns='label').assign(is_valid=~train)
-
-# %% ../nbs/00_dataset.ipynb #33cc194f
-class BadInput(ValueError):
-    "Something that was given can't work; the message says in one line what is wrong and what to do."
-
-# %% ../nbs/00_dataset.ipynb #5b15a320
-def check_range(
-    name:str, # of the argument, for the message
-    value, # to be checked
-    lo, # smallest value allowed
-    hi=None, # largest value allowed, None: no limit
-    kind=int, # int: whole numbers only, float: any finite number
-):
-    "`value`; raises BadInput, with the name, the value and what is allowed, when it is not a number in [lo, hi]."
-    number = (int, np.integer) if kind is int else (int, float, np.number)
-    ok = isinstance(value, number) and not isinstance(value, bool)
-    if ok and lo <= value < math.inf and (hi is None or value <= hi): return value
-    limits = f'of {lo} or more' if hi is None else f'between {lo} and {hi}'
-    raise BadInput(f'{name}={value!r}: it must be a {"whole " if kind is int else ""}number {limits}')
-
-# %% ../nbs/00_dataset.ipynb #2fb4481c
-def _kind(x):
-    "What `x` is, for a message."
-    return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
-
-def check_floats(
-    name:str, # of the argument, for the message
-    x:torch.Tensor, # to be checked
-    ndim:int, # how many dimensions it must have
-) -> torch.Tensor: # `x`
-    "`x`; raises BadInput unless it is a tensor of floating-point numbers with `ndim` dimensions."
-    if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim == ndim: return x
-    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor with {ndim} dimensions')
-
-# %% ../nbs/00_dataset.ipynb #f8e4bc83
-def check_labels(
-    name:str, # of the argument, for the message
-    y:torch.Tensor, # to be checked
-    n_classes:int, # number of classes
-) -> torch.Tensor: # `y`
-    """`y`; raises BadInput unless it is int64 of shape (n,). That its values are in 0..n_classes-1 is checked on the
-    CPU only: to look at them on a GPU would make the processor wait for it, and indexing checks them there."""
-    if not (isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 1):
-        raise BadInput(f'{name} is a {_kind(y)}: it must be int64 labels of shape (n,)')
-    if y.device.type == 'cpu' and len(y) and not torch.compiler.is_compiling():
-        for v in (y.min().item(), y.max().item()):
-            if not 0 <= v < n_classes: raise BadInput(f'{name} holds {v}: labels must be between 0 and {n_classes-1}')
-    return y
-
-# %% ../nbs/00_dataset.ipynb #22e221a8
-def show_bar() -> bool: # True in a notebook and on a terminal
-    "Whether a progress bar would be seen as one; written into a file or a pipe it is thousands of lines."
-    return (IN_NOTEBOOK or sys.stdout.isatty()) and not in_test()
-
-@contextmanager
-def quiet_bars():
-    "Keeps the bars of other libraries out of files and pipes."
-    with nullcontext() if show_bar() else redirect_stdout(io.StringIO()): yield
-
-def in_test() -> bool: # True under `nbdev_test`, which sets the environment variable IN_TEST
-    "Whether the notebook is being tested."
-    return 'IN_TEST' in os.environ
 
 # %% ../nbs/00_dataset.ipynb #e72a89ba
 N_TRAIN, N_VAL = 80, 30 # a class, in the standard sample
@@ -412,16 +350,6 @@ def held_out(
     return split
 
 # %% ../nbs/00_dataset.ipynb #68713ee3
-def check_stats(
-    stats:tuple, # (mean, std), three numbers each, of pixels in 0..1; None: no normalization
-):
-    "Raises BadInput for statistics that can't be divided by, or that are of pixels in 0..255."
-    if stats is None: return
-    if np.shape(stats) != (2, 3):
-        raise BadInput('stats: it must be (mean, std), three numbers each')
-    for v in stats[0]: check_range('stats mean', float(v), 0, 1, float)
-    for v in stats[1]: check_range('stats std (of pixels in 0..1)', float(v), 1e-3, 1, float)
-
 def get_dls(
     path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
     bs:int=64, # images a batch

@@ -7,7 +7,7 @@ __all__ = ['corner_views', 'CornerCrop', 'CornerDL', 'corner_dl', 'corner_tta']
 
 # %% ../nbs/08_further_research.ipynb #14b5c589
 import itertools
-from .dataset import BadInput, check_range
+from .core import BadInput, check_range
 from .tta import tta
 from torchvision.transforms.v2 import functional as TF
 from fastai.vision.all import *

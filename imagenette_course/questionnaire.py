@@ -10,7 +10,7 @@ __all__ = ['KINDS', 'Question', 'smoothed_question', 'mixed_question', 'tta_ques
 import math, random, re, textwrap
 from functools import partial
 from typing import NamedTuple
-from .dataset import BadInput, check_range, in_test
+from .core import BadInput, check_range, in_test
 
 # %% ../nbs/07_questionnaire.ipynb #740470b0
 class Question(NamedTuple):

@@ -11,7 +11,8 @@ import warnings
 from bisect import bisect_left
 from typing import NamedTuple
 from torch.func import functional_call
-from .dataset import BadInput, check_floats, check_range, get_dls
+from .core import BadInput, check_floats, check_range
+from .dataset import get_dls
 from .baseline import RecordRun, Run, fit_recorded, new_run
 from fastai.vision.all import *
 from fastai.callback.hook import Hooks

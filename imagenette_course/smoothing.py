@@ -7,7 +7,7 @@ __all__ = ['smooth_targets', 'logit_gap', 'smooth_cross_entropy', 'LabelSmoothin
            'plot_reliability']
 
 # %% ../nbs/06_label_smoothing.ipynb #db8bd8cf
-from .dataset import BadInput, check_floats, check_labels, check_range
+from .core import BadInput, check_floats, check_labels, check_range
 from fastai.vision.all import *
 
 # %% ../nbs/06_label_smoothing.ipynb #4b8d504b

@@ -7,7 +7,7 @@ __all__ = ['combine_views', 'tta']
 
 # %% ../nbs/04_tta.ipynb #bf8eba65
 from contextlib import contextmanager
-from .dataset import BadInput, check_floats, check_range, show_bar
+from .core import BadInput, check_floats, check_range, show_bar
 from fastai.vision.all import *
 
 # %% ../nbs/04_tta.ipynb #ed6eb5a9

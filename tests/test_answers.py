@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 from imagenette_course.answers import *
-from imagenette_course.dataset import BadInput
+from imagenette_course.core import BadInput
 from imagenette_course.study import expand_plan, find_plan, read_plan, read_study, training_key
 
 RESULTS = Path(__file__).parent.parent/'nbs/results'

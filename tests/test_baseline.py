@@ -12,7 +12,8 @@ from torch import nn
 
 from imagenette_course import baseline
 from imagenette_course.baseline import *
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 

@@ -1,5 +1,5 @@
 "The benchmark: a rate that is known, comparable pipelines, counted operations, the command and its refusals."
-import io, runpy, sys
+import io, sys
 from importlib.util import find_spec
 
 import pandas as pd
@@ -10,12 +10,13 @@ from PIL import Image
 from torch import nn
 from fastai.vision.all import resnet18, xresnet18
 
-from conftest import PROGRAM
-from imagenette_course import bench
 from imagenette_course.baseline import get_learner
-from imagenette_course.bench import *
-from imagenette_course.dataset import BadInput, get_dls, image_files, subset
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls, image_files, subset
 from imagenette_course.speed import cached_dls, fast_learner
+
+from benchmarks import rates as bench
+from benchmarks.rates import *
 
 THERE = [o for o in PIPELINES if o != 'timm' or find_spec('timm')]
 
@@ -131,15 +132,14 @@ def test_measure_and_ratios(tiny, monkeypatch):
     assert r['input: --book'] == rates['input: this course']/rates['input: --book']
 
 def call(monkeypatch, *args):
-    monkeypatch.setattr(sys, 'argv', ['imagenette_bench', *map(str, args)])
-    runpy.run_path(str(PROGRAM.with_name('imagenette_bench')), run_name='__main__')
+    monkeypatch.setattr(sys, 'argv', ['rates.py', *map(str, args)])
+    bench.main()
 
 def test_command(tiny, tmp_path, monkeypatch, capsys):
     quick(monkeypatch)
     out = tmp_path/'a'
     args = ('--data', tiny, '--size', 32, '--bs', 8, '--out', out)
-    with pytest.raises(SystemExit) as e: call(monkeypatch, *args)
-    assert not e.value.code, capsys.readouterr().err
+    call(monkeypatch, *args)
     text = capsys.readouterr().out
     assert 'input: torchvision v2' in text and 'times as quick as' in text and text.splitlines()[-1] == f'Written to {out}: rates.csv, rates.png'
     note,table = (out/'rates.csv').read_text().split('\n', 1)
@@ -149,7 +149,7 @@ def test_command(tiny, tmp_path, monkeypatch, capsys):
     before = (out/'rates.csv').read_bytes()
     with pytest.raises(SystemExit) as e: call(monkeypatch, *args)
     err = capsys.readouterr().err
-    assert e.value.code == 2 and len(err.splitlines()) == 1 and err.startswith('imagenette_bench: ') and '--force' in err
+    assert e.value.code == 2 and len(err.splitlines()) == 1 and err.startswith('rates.py: ') and '--force' in err
     assert (out/'rates.csv').read_bytes() == before
 
 @pytest.mark.parametrize('args,words', [

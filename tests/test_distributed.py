@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from imagenette_course import distributed as module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.checkpoint import read_checkpoint
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.distributed import *
 from imagenette_course.speed import cached_dls
 from imagenette_course.train import train

@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
 from imagenette_course.baseline import get_learner
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.further import *
 from imagenette_course.speed import cached_dls, fast_learner
 

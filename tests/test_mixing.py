@@ -12,7 +12,8 @@ from scipy import stats
 from torch import nn
 
 from imagenette_course.baseline import compare, fit, get_learner, no_output
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.mixing import *
 from imagenette_course.mixing import CutMix, shrink_matrix # fastai exports another CutMix
 from imagenette_course.mixup import MixUp, draw_lam, mixup

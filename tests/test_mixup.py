@@ -12,7 +12,8 @@ from scipy import stats
 from torch import nn
 
 from imagenette_course.baseline import fit, get_learner, no_output
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import *
 from imagenette_course.mixup import MixUp # fastai exports another class of this name
 from fastai.callback.mixup import CutMix as FastaiCutMix, MixUp as FastaiMixUp

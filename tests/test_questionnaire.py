@@ -10,7 +10,7 @@ from torch import nn
 
 from conftest import ROOT
 from imagenette_course import questionnaire
-from imagenette_course.dataset import BadInput
+from imagenette_course.core import BadInput
 from imagenette_course.questionnaire import *
 from imagenette_course.questionnaire import _show, _questions
 from fastai.vision.all import Callback, CrossEntropyLossFlat, DataLoader, DataLoaders, Learner

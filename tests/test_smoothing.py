@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from imagenette_course import smoothing
 from imagenette_course.baseline import fit, get_learner
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.smoothing import *
 from fastai.vision.all import ClassificationInterpretation, MixUp, TensorCategory, TensorImage
 from hypothesis import given, settings, strategies as st

@@ -19,9 +19,10 @@ from torchvision.transforms.v2 import functional as TF
 
 from imagenette_course import speed
 from imagenette_course.baseline import fit, get_learner
-from imagenette_course.dataset import BadInput, NamedImage, get_dls, image_files, subset
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import NamedImage, get_dls, image_files, subset
 from imagenette_course.mixup import MixUp
-from imagenette_course.normalize import load_model, save_model
+from imagenette_course.models import load_model, save_model
 from imagenette_course.resize import ProgressiveResize, at_size, map_sides, progressive_fit
 from imagenette_course.speed import *
 from imagenette_course.tta import tta

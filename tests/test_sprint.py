@@ -18,10 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from conftest import command
 from imagenette_course.baseline import baseline_recipe, fit, get_learner, no_output
 from imagenette_course.checkpoint import Checkpoint
-from imagenette_course.dataset import BadInput, get_dls, held_out, image_files, make_sample
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls, held_out, image_files, make_sample
 from imagenette_course.mixing import CutMix
 from imagenette_course.mixup import MixUp
-from imagenette_course.normalize import load_model, save_model
+from imagenette_course.models import load_model, save_model
 from imagenette_course.predict import predict_files
 from imagenette_course.resize import ProgressiveResize, progressive_fit, smallest_size
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy

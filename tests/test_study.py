@@ -11,11 +11,13 @@ from hypothesis import given, settings, strategies as st
 
 from imagenette_course import study as module
 from imagenette_course.baseline import no_output
-from imagenette_course.dataset import BadInput, make_sample
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import make_sample
 from imagenette_course.study import *
 from imagenette_course.study import _Progress
-from imagenette_course.checkpoint import Diverged
-from imagenette_course.train import OutOfMemory, option_defaults, train, trained_learner
+from imagenette_course.core import Diverged
+from imagenette_course.core import OutOfMemory
+from imagenette_course.train import option_defaults, train, trained_learner
 from imagenette_course.tta import tta
 
 SMALL = dict(arch='xresnet18', size=24, bs=8, epochs=1)

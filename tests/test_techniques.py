@@ -13,7 +13,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from imagenette_course.baseline import compare, fit, get_learner, no_output
-from imagenette_course.dataset import BadInput, get_dls
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp
 from imagenette_course.resize import ProgressiveResize, progressive_fit, smallest_size
 from imagenette_course.speed import cached_dls, fast_learner, use_bf16

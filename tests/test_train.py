@@ -16,9 +16,10 @@ from torchvision.transforms.v2 import functional as TF
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
 from imagenette_course.checkpoint import Checkpoint, read_checkpoint
-from imagenette_course.dataset import BadInput, CLASSES, image_files, make_sample
+from imagenette_course.core import BadInput
+from imagenette_course.dataset import CLASSES, image_files, make_sample
 from imagenette_course.mixup import MixUp
-from imagenette_course.normalize import load_model
+from imagenette_course.models import load_model
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 from imagenette_course.speed import CachedDL, cached_dls, fast_learner, fast_settings
 from imagenette_course.mixing import CutMix, RandomMix, ResizeMix

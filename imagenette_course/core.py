@@ -1,0 +1,174 @@
+"What every module uses: checks of arguments, errors in one line, files that are never half-written."
+
+__all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_floats', 'check_labels',
+           'check_values', 'check_alpha', 'check_stats', 'show_bar', 'quiet_bars', 'in_test', 'write_aside', 'png',
+           'one_line', 'show_version', 'in_one_line']
+
+import io, math, os, re, sys
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from fastcore.basics import IN_NOTEBOOK
+from fastcore.xtras import truncstr
+
+class BadInput(ValueError):
+    "Something that was given can't work; the message says in one line what is wrong and what to do."
+
+class Diverged(RuntimeError):
+    "The loss of a training is no finite number any more."
+
+class Stopped(RuntimeError):
+    "Another process of the run came to its end."
+
+class OutOfMemory(torch.OutOfMemoryError):
+    "There was too little memory; says how large a batch may be."
+
+# ---- arguments
+
+def check_range(
+    name:str, # of the argument, for the message
+    value, # to be checked
+    lo, # smallest value allowed
+    hi=None, # largest value allowed, None: no limit
+    kind=int, # int: whole numbers only, float: any finite number
+):
+    "`value`; raises BadInput, with the name, the value and what is allowed, when it is not a number in [lo, hi]."
+    number = (int, np.integer) if kind is int else (int, float, np.number)
+    ok = isinstance(value, number) and not isinstance(value, bool)
+    if ok and lo <= value < math.inf and (hi is None or value <= hi): return value
+    limits = f'of {lo} or more' if hi is None else f'between {lo} and {hi}'
+    raise BadInput(f'{name}={value!r}: it must be a {"whole " if kind is int else ""}number {limits}')
+
+def check_alpha(
+    alpha:float, # parameter of a Beta distribution
+) -> float: # `alpha`
+    "`alpha`; raises BadInput unless it is a finite number above 0."
+    if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < math.inf: return alpha
+    raise BadInput(f'alpha={alpha!r}: it must be a number above 0')
+
+def check_stats(
+    stats:tuple, # (mean, std), three numbers each, of pixels in 0..1; None: no normalization
+):
+    "Raises BadInput for statistics that can't be divided by, or that are of pixels in 0..255."
+    if stats is None: return
+    if np.shape(stats) != (2, 3): raise BadInput('stats: it must be (mean, std), three numbers each')
+    for v in stats[0]: check_range('stats mean', float(v), 0, 1, float)
+    for v in stats[1]: check_range('stats std (of pixels in 0..1)', float(v), 1e-3, 1, float)
+
+# ---- tensors
+
+def _kind(x):
+    "What `x` is, for a message."
+    return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
+
+def check_floats(
+    name:str, # of the argument, for the message
+    x:torch.Tensor, # to be checked
+    ndim:int=None, # how many dimensions it must have; None: one or more
+) -> torch.Tensor: # `x`
+    "`x`; raises BadInput unless it is a tensor of floating-point numbers with `ndim` dimensions."
+    if isinstance(x, torch.Tensor) and x.is_floating_point() and (x.ndim if ndim is None else x.ndim == ndim): return x
+    how_many = '1 dimension or more' if ndim is None else f'{ndim} dimensions'
+    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor with {how_many}')
+
+def check_labels(
+    name:str, # of the argument, for the message
+    y:torch.Tensor, # to be checked
+    n_classes:int, # number of classes
+) -> torch.Tensor: # `y`
+    """`y`; raises BadInput unless it is int64 of shape (n,). That its values are in 0..n_classes-1 is checked on the
+    CPU only: to look at them on a GPU would make the processor wait for it, and indexing checks them there."""
+    if not (isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 1):
+        raise BadInput(f'{name} is a {_kind(y)}: it must be int64 labels of shape (n,)')
+    if y.device.type == 'cpu' and len(y) and not torch.compiler.is_compiling():
+        for v in (y.min().item(), y.max().item()):
+            if not 0 <= v < n_classes: raise BadInput(f'{name} holds {v}: labels must be between 0 and {n_classes-1}')
+    return y
+
+def check_values(
+    name:str, # of the tensor, for the message
+    x:torch.Tensor, # to be checked, on any device
+    lo, # smallest value allowed
+    hi, # largest value allowed
+):
+    "Raises BadInput unless all of `x` is in [lo, hi]; on the CPU only, a GPU would have to be waited for."
+    if x.device.type != 'cpu' or not x.numel() or torch.compiler.is_compiling(): return
+    for v in map(float, x.aminmax()):
+        if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
+
+# ---- progress
+
+def in_test() -> bool: # True under `nbdev_test`, which sets the environment variable IN_TEST
+    "Whether the notebook is being tested."
+    return 'IN_TEST' in os.environ
+
+def show_bar() -> bool: # True in a notebook and on a terminal
+    "Whether a progress bar would be seen as one; written into a file or a pipe it is thousands of lines."
+    return (IN_NOTEBOOK or sys.stdout.isatty()) and not in_test()
+
+@contextmanager
+def quiet_bars():
+    "Keeps the bars of other libraries out of files and pipes."
+    with nullcontext() if show_bar() else redirect_stdout(io.StringIO()): yield
+
+# ---- files
+
+def write_aside(
+    path:Path, # file to write
+    data:bytes, # its content
+):
+    """Writes `path` so that it holds either its old content or all of the new, also when the power fails.
+    Raises OSError, and leaves nothing behind, when that can't be done."""
+    tmp = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(tmp, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
+        tmp.replace(path)
+    except OSError as e:
+        what = ('make room there, or name another folder' if path.parent.is_dir()
+                else f'there is no folder {path.parent}')
+        raise OSError(f'{path} could not be written ({e.strerror}): {what}') from e
+    finally: tmp.unlink(missing_ok=True)
+
+def png(
+    fig:plt.Figure, # closed afterwards
+) -> bytes: # PNG, 120 dots an inch
+    "A figure as the content of a file."
+    buf = io.BytesIO()
+    fig.savefig(buf, format='png', dpi=120)
+    plt.close(fig)
+    return buf.getvalue()
+
+# ---- commands
+
+def one_line(
+    e:Exception, # to be told to a person
+) -> str: # printable characters only, it may quote a file
+    "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
+    text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '',
+                  (str(e).strip() or repr(e)).splitlines()[-1].strip())
+    return truncstr(''.join(c if c.isprintable() else '?' for c in text), 2000)
+
+def show_version():
+    "Prints the version and ends the program where `--version` is asked for."
+    if '--version' in sys.argv[1:]: print('imagenette_course', version('imagenette_course')); raise SystemExit
+
+@contextmanager
+def in_one_line(
+    prog:str, # the command's name
+    stopped:str='stopped', # what to say of Ctrl-C where the error says nothing
+    smaller:str='use smaller images or batches', # what to try where the GPU has too little memory
+):
+    """Ends the program with one line and a status: 2 for what a user can mend before it runs,
+    1 for a run that failed on its way, 130 for Ctrl-C. All else is raised."""
+    def fail(msg, status):
+        print(f'{prog}: {msg}', file=sys.stderr)
+        raise SystemExit(status)
+    try: yield
+    except KeyboardInterrupt as e: fail(str(e) or stopped, 130)
+    except (Diverged, OutOfMemory, Stopped) as e: fail(one_line(e), 1)
+    except torch.OutOfMemoryError: fail(f'the GPU has too little memory for this: {smaller}', 1)
+    except (BadInput, OSError) as e: fail(one_line(e), 2)
