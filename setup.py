@@ -17,7 +17,9 @@ setup(
     long_description=Path('README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     classifiers=['Development Status :: 3 - Alpha', f"Intended Audience :: {cfg['audience']}",
                  f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
-    packages=find_packages(include=[f"{cfg['lib_path']}*"]), package_data={cfg['lib_path']: ['plans/*.toml']},
+    packages=[*find_packages(include=[f"{cfg['lib_path']}*"]), f"{cfg['lib_path']}.results"],
+    package_dir={f"{cfg['lib_path']}.results": 'nbs/results'}, # what was measured goes along
+    package_data={cfg['lib_path']: ['plans/*.toml'], f"{cfg['lib_path']}.results": ['*.csv']},
     install_requires=items('requirements'),
     extras_require={'test': tests, 'dev': tests + items('dev_requirements'),
                     **{k: items(f'{k}_requirements') for k in ('bench', 'distributed', 'tensorboard')}},

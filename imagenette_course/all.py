@@ -1,25 +1,35 @@
-"Everything a notebook of the course needs, in one line: `from imagenette_course.all import *`."
+"""Everything a notebook of the course needs, in one line: `from imagenette_course.all import *`.
+
+All of fastai's `vision.all`, and the names below. Six of them are fastai's, too, and here they are ours:
+`MixUp`, `CutMix`, `RandomErasing`, `LabelSmoothingCrossEntropy`, `save_model` and `load_model`.
+Import this module last."""
 from fastai.vision.all import *
 
-from .drawings import SCENES, draw_scene
-from .core import *
-from .dataset import *
-from .baseline import *
-from .normalize import *
-from .resize import *
-from .tta import *
-from .mixup import *
-from .smoothing import *
-from .questionnaire import *
-from .mixing import *
-from .techniques import *
-from .further import *
-from .speed import *
-from .sprint import *
-from .models import *
-from .checkpoint import *
-from .distributed import *
-from .train import *
-from .predict import *
-from .study import *
-from .answers import *
+from .core import BadInput, in_test
+from .scenes import SCENES, draw_scene
+from .dataset import (CLASSES, NOISE, check_images, get_dls, held_out, image_files, imagenette, is_sample, make_sample,
+                      subset)
+from .baseline import (ARCHS, Run, baseline_recipe, compare, confusion, fit, get_learner, plot_confusion, plot_history,
+                       versions)
+from .normalize import batch_stats, dataset_stats
+from .resize import ProgressiveResize, Stage, parse_stages, pixels_seen, progressive_fit, smallest_size
+from .tta import combine_views, tta
+from .mixup import MixUp, blend, draw_lam, mix_pairs, mixup, mixup_loss
+from .smoothing import (LabelSmoothingCrossEntropy, calibration_error, logit_gap, plot_reliability,
+                        smooth_cross_entropy, smooth_targets)
+from .questionnaire import quiz
+from .mixing import CutMix, RandomMix, ResizeMix, cutmix, resizemix
+from .techniques import EMA, BlurPool, MuonAdamW, RandomErasing, erase, fit_flat, muon, use_blur_pool
+from .further import corner_dl, corner_tta, corner_views
+from .speed import CachedDL, PixelStore, cached_dls, fast_learner, fast_settings, use_bf16
+from .sprint import (SPRINT_NETS, GrowImages, SprintMuon, SprintNet, conv_group, epoch_sizes, fit_linear,
+                     orthogonalize, recipe, sprint, sprint_learner, sprint_opt, sprintnet, sprintnet_small, whitened,
+                     whitening_filters)
+from .models import Classifier, load_model, named_network, save_model
+from .checkpoint import Checkpoint, StopAtNaN, TensorBoard
+from .distributed import distributed
+from .train import imagenette_train, trained_learner
+from .predict import imagenette_predict, predict_files
+from .study import imagenette_study, read_plan, read_study, run_study
+from .answers import (gains, plot_crossover, plot_frontier, plot_ladder, plot_noise, plot_spread, plot_tta, recorded,
+                      runs_needed, study_table, use_it_when)

@@ -35,14 +35,14 @@ def study_table(
 
 def recorded(
     plan:str='cpu', # name of a plan in the package
-    folder:Path=None, # that holds `plan`.csv, None: `nbs/results` of the repository
+    folder:Path=None, # that holds `plan`.csv, None: the package's own, `nbs/results` in the repository
 ) -> pd.DataFrame: # as from `study_table`
     """The results that were recorded for a plan.
     Raises what `read_plan` and `read_study` raise; FileNotFoundError where there are none."""
-    file = Path(ifnone(folder, find_plan('cpu').parent.parent.parent/'nbs/results'))/f'{plan}.csv'
-    if not file.exists():
-        raise FileNotFoundError(f'{file} is missing: recorded results lie in nbs/results of the repository, '
-                                'not in the installed package')
+    package = find_plan('cpu').parent.parent
+    results = package/'results' if (package/'results').exists() else package.parent/'nbs/results'
+    file = Path(ifnone(folder, results))/f'{plan}.csv'
+    if not file.exists(): raise FileNotFoundError(f'{file} is missing: no results were recorded for the plan {plan}')
     return study_table(read_plan(find_plan(plan)), read_study(file))
 
 def provenance(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from time import perf_counter
 from .core import BadInput, check_range, show_bar
-from .dataset import is_sample
+from .dataset import is_sample, shorter_side
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
 
@@ -23,9 +23,10 @@ def baseline_recipe(
     path:Path, # folder with the dataset
 ) -> AttrDict: # arch, size (pixels), bs (images), epochs, lr
     """What to train here: the book's network, size, batch, epochs and rate on photographs with CUDA, a smaller
-    network and smaller images without, a run of seconds on the drawn sample."""
+    network and smaller images without, a run of seconds on the drawn sample. Images are not enlarged."""
     if is_sample(path): return AttrDict(arch=xresnet18, size=64, bs=16, epochs=5, lr=3e-3)
-    if torch.cuda.is_available(): return AttrDict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3)
+    if torch.cuda.is_available():
+        return AttrDict(arch=xresnet50, size=min(224, shorter_side(path)), bs=64, epochs=5, lr=3e-3)
     return AttrDict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
 
 # %% ../nbs/01_baseline.ipynb #20e42411

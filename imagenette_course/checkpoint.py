@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['random_states', 'set_random_states', 'plain_values', 'learner_state', 'load_learner_state', 'save_checkpoint',
-           'read_checkpoint', 'Checkpoint', 'StopAtNaN', 'largest_that_fits', 'TensorBoard', 'options_toml',
-           'check_types', 'read_options']
+           'read_checkpoint', 'Checkpoint', 'StopAtNaN', 'TensorBoard', 'options_toml', 'check_types', 'read_options']
 
 # %% ../nbs/13_long_runs.ipynb #a51e48d9
 import io, pickle, tomllib, zipfile, zlib
@@ -144,24 +143,6 @@ class StopAtNaN(Callback):
         if math.isfinite(self.recorder.losses[-1]): return
         raise Diverged(f'the loss is {float(self.recorder.losses[-1])} at step {self.iter+1} of {self.n_iter} '
                        f'in epoch {self.epoch+1}: try a smaller lr')
-
-# %% ../nbs/13_long_runs.ipynb #da647f8a
-def largest_that_fits(
-    step, # function of a number of images; raises torch.OutOfMemoryError when they are too many
-    too_many:int, # images that did not fit
-    least:int=2, # images; batch normalization needs two
-) -> int: # images; 0 when not even `least` fit
-    "The largest number of images with which a step works, to within an eighth."
-    def works(n):
-        try: step(n)
-        except torch.OutOfMemoryError: return False
-        return True
-    good,bad = 0,too_many
-    while bad - max(good, least-1) > max(1, good//8):
-        mid = max((good + bad)//2, least)
-        if works(mid): good = mid
-        else: bad = mid
-    return good
 
 # %% ../nbs/13_long_runs.ipynb #7fbb26d7
 class TensorBoard(Callback):

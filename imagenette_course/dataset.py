@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'IMAGE_ENDINGS', 'N_IMAGES', 'published_split', 'sample_files', 'wrong_labels',
-           'make_sample', 'find_images_below', 'image_files', 'check_folder', 'is_sample', 'imagenette', 'to_rgb',
-           'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers', 'held_out',
-           'get_dls']
+           'make_sample', 'find_images_below', 'image_files', 'shorter_side', 'check_folder', 'is_sample', 'imagenette',
+           'to_rgb', 'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers',
+           'held_out', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
-import hashlib, inspect, json, os, random, shutil, tarfile, tempfile
+import hashlib, json, os, random, shutil, tarfile, tempfile
 from contextlib import contextmanager
-import imagenette_course.drawings as drawings
+import imagenette_course.scenes as scenes
 from .core import BadInput, check_range, check_stats, in_test, quiet_bars, show_bar
-from .drawings import draw_scene
+from .scenes import draw_scene
 from fastai.vision.all import *
 from PIL import UnidentifiedImageError
 
@@ -67,7 +67,8 @@ _sample_version = 1 # counted up when this notebook changes what is in a sample
 def _sample_key(n_train, n_val, seed):
     "What tells one sample from another."
     check_range('n_train', n_train, 1); check_range('n_val', n_val, 1); check_range('seed', seed, 0, 2**32-1)
-    code = hashlib.sha256(inspect.getsource(drawings).encode()).hexdigest()[:8]
+    sources = sorted(Path(scenes.__file__).parent.glob('*.py'))
+    code = hashlib.sha256(b''.join(o.read_bytes() for o in sources)).hexdigest()[:8]
     return dict(n_train=n_train, n_val=n_val, seed=seed, drawings=code, version=_sample_version)
 
 # %% ../nbs/00_dataset.ipynb #32b06e73
@@ -139,6 +140,13 @@ def image_files(
     "All image files (by ending) in the class folders of `train/` and `val/`."
     files = find_images_below(path, folders=['train', 'val'])
     return L(sorted(o for o in files if len(o.relative_to(path).parts) == 3))
+
+def shorter_side(
+    path:Path, # folder that holds `train/` and `val/`
+) -> int: # pixels
+    "The shorter side of the images as they are stored: the median of at most 25 of them."
+    files = image_files(path)
+    return int(np.median([min(Image.open(o).size) for o in files[::math.ceil(len(files)/25)]]))
 
 def _classes(path):
     "The names of the folders in `train/` that hold images, sorted."

@@ -9,7 +9,7 @@ __all__ = ['sprint_opt', 'SPRINT_NETS', 'conv_group', 'SprintNet', 'sprintnet', 
 
 # %% ../nbs/12_sprint.ipynb #ae150063
 from .core import BadInput, check_floats, check_range
-from .dataset import image_files, is_sample
+from .dataset import check_folder, is_sample
 from fastai.vision.all import *
 from torch.optim.adamw import adamw
 # after fastai, which has a LabelSmoothingCrossEntropy of its own
@@ -61,7 +61,7 @@ def sprintnet(
 def sprintnet_small(
     n_out:int=10, # number of classes
 ) -> SprintNet: # fresh
-    "Three quarters of the width: 3.2 million weights."
+    "About three quarters of the width: 3.2 million weights."
     return SprintNet(n_out, (96, 256, 384))
 
 # %% ../nbs/12_sprint.ipynb #0e4941cb
@@ -146,7 +146,7 @@ class SprintMuon(torch.optim.Optimizer):
         super().__init__(params, dict(numbers, momentum=momentum, fused=True)) # so that loaded states are moved
     @torch.no_grad()
     def step(self,
-        closure=None, # computes the loss anew, None: it has been computed
+        closure=None, # computes the loss again, None: it has been computed
     ):
         "One step of both."
         loss = closure and torch.enable_grad()(closure)()
@@ -264,8 +264,7 @@ def sprint(
     seed:int=42, # of weights, batches and augmentation
 ) -> tuple: # the trained `Learner`, and its `Run`
     "Trains the recipe on a folder of images. Raises BadInput, FileNotFoundError or OSError for what can't work."
-    r = recipe(path)
-    n = sum(o.parent.parent.name == 'train' for o in image_files(path))
+    n,r = check_folder(path)['train'], recipe(path)
     if n < 2: raise BadInput(f'{path} has {n} training images: batch normalization needs two or more')
     dls = cached_dls(path, min(r.bs, n), ifnone(size, r.size), min_scale=r.crop)
     learn, grow = sprint_learner(dls, seed=seed), GrowImages(min(r.grow, dls.settings['size']))

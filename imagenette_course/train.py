@@ -3,7 +3,7 @@
 __all__ = ['LIMITS', 'TECHNIQUES', 'OPTS', 'RATES', 'SCHEDULES', 'PLAIN', 'NOT_OPTIONS', 'make_out', 'history_csv',
            'WriteHistory', 'check_options', 'check_training', 'train', 'peak_memory', 'imagenette_train', 'option_types', 'option_defaults', 'trained_learner']
 
-import gc, inspect, io, itertools, time
+import inspect, io, itertools, time
 from importlib.util import find_spec
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -22,12 +22,12 @@ from .mixup import MixUp
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner
 from .mixing import CutMix, RandomMix, ResizeMix
-from .techniques import EMA, RandomErasing, checkpoint_blocks, fit_flat, muon, use_blur_pool
+from .techniques import EMA, RandomErasing, fit_flat, muon, use_blur_pool
 from .sprint import SPRINT_NETS, GrowImages, fit_linear, recipe, sprint_opt, whitened
 from .distributed import (distributed, first_of_machine, first_speaks, from_all, is_first, join, leave, one_for_all,
                           told_to_stop)
-from .checkpoint import (Checkpoint, StopAtNaN, TensorBoard, largest_that_fits, options_toml, plain_values,
-                         read_checkpoint, read_options, save_checkpoint)
+from .checkpoint import (Checkpoint, StopAtNaN, TensorBoard, options_toml, plain_values, read_checkpoint,
+                         read_options, save_checkpoint)
 from contextlib import nullcontext, redirect_stdout
 from fastcore.script import anno_parser, store_true
 
@@ -173,11 +173,10 @@ def _use_stages(o):
 def _network(o, **kwargs):
     "The network that the options choose, which `get_learner` calls with the number of classes."
     model = named_network(o.arch)(**kwargs)
-    if o.blur: use_blur_pool(model)
-    return checkpoint_blocks(model) if o.save_memory else model
+    return use_blur_pool(model) if o.blur else model
 
 @lru_cache
-def _smallest(arch, blur): return smallest_size(_network(AttrDict(arch=arch, blur=blur, save_memory=False)))
+def _smallest(arch, blur): return smallest_size(_network(AttrDict(arch=arch, blur=blur)))
 
 def _check_smallest(o):
     "Raises BadInput for images so small that a layer of the network has nothing left to halve."
@@ -352,7 +351,6 @@ def train(
     grow:int=None, # side of the images in the first epoch, pixels, from which they grow to `size`; 0: all have `size`
     no_whiten:bool=False, # let the first layer of sprintnet begin at random, and train it
     blur:bool=False, # blur before the network's max pooling leaves out pixels
-    save_memory:bool=False, # keep only the inputs of blocks for the backward pass, and compute the rest again
     noise:int=0, # percent of wrong training labels, one of NOISE
     holdout:bool=False, # validate on a tenth of the training images, and leave `val/` alone
     no_normalize:bool=False, # leave the pixels in 0..1
@@ -414,7 +412,7 @@ def _learner(o, dls, seed):
 def _title(o):
     "The network and the techniques in words: what the table and the figures are called."
     told = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur',
-            'save_memory', 'noise', 'no_normalize', 'holdout')
+            'noise', 'no_normalize', 'holdout')
     other = [k for k in told if o[k] is not None and o[k] is not False and o[k] != o.usual.get(k, 0)]
     words = [k if o[k] is True else f'{k} {o[k]}' for k in other]
     return ', '.join([o.arch, *words])
@@ -465,30 +463,12 @@ def _train_all(o, path, dls, past, history):
         _save(o, path, done, None)
     return done
 
-
-def _step(o, dls, n):
-    "One step of training on `n` images."
-    learn = _learner(o, dls, o.seed)
-    device = dls.device
-    learn.model.to(device).train(); learn.create_opt()
-    x,y = torch.zeros(n, 3, o.size, o.size, device=device), torch.zeros(n, dtype=torch.int64, device=device)
-    learn.loss_func(learn.model(x), y).backward(); learn.opt.step()
-
-def _too_large(o, dls):
+def _too_large(o):
     "What to say of a batch that is too large."
     if o.progressive is not None:
         return (f'too little memory for --progressive {o.progressive}: '
                 'give its larger stages a smaller batch, as in epochs:size:bs')
-    def step(n):
-        gc.collect(); torch.cuda.empty_cache()
-        _step(o, dls, n)
-    share = o.bs//_processes()
-    if largest_that_fits(step, share + 1, least=share):
-        return (f'too little memory, although a training step of --bs {o.bs} at {o.size} px fits by itself: '
-                'is another program using the GPU? Try a smaller --bs')
-    n = largest_that_fits(step, share)*_processes()
-    return f'too little memory for --bs {o.bs} at {o.size} px: ' + (
-        f'the largest that fits, as measured, is {n}' if n else 'not even 2 images fit')
+    return f'too little memory for --bs {o.bs} at {o.size} px: use a smaller --bs or --size'
 
 def _run_all(o, path, dls, n_bad, past):
     "Trains `o.runs` times and writes the results."
@@ -508,8 +488,8 @@ def _run_all(o, path, dls, n_bad, past):
     except Diverged as e:
         raise Diverged(f'{one_line(e)}' + (
             f'; {_checkpoint(o)} holds the epochs before' if history.n else '')) from None
-    except torch.OutOfMemoryError: full = True # what the error holds on to is free below
-    if full: raise OutOfMemory(f'{_too_large(o, dls)}; {_what_is_left(history)}')
+    except torch.OutOfMemoryError: full = True # raised below, so that it does not hold on to this one's memory
+    if full: raise OutOfMemory(f'{_too_large(o)}; {_what_is_left(history)}')
     return one_for_all(_finish(o, path, dls, n_bad, history.runs, done) if is_first() else None)
 
 def _finish(o, path, dls, n_bad, runs, done):
@@ -600,7 +580,6 @@ def imagenette_train(
     grow:int=None, # let images grow from this size to --size, epoch by epoch; 0: all have --size; default: as arch
     no_whiten:store_true=False, # let the first layer of sprintnet begin at random
     blur:store_true=False, # blur before the network's max pooling leaves out pixels
-    save_memory:store_true=False, # keep only blocks' inputs, recompute the rest: about half the memory, a third slower
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     holdout:store_true=False, # validate on a tenth of the training images and leave val/ alone: for choosing settings
     no_normalize:store_true=False, # leave the pixels in 0..1, without the mean and standard deviation of ImageNet

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from PIL import Image
 import torch
 import torch.nn.functional as F
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, L, OptimWrapper, error_rate, xresnet18, xresnet50
@@ -29,7 +30,10 @@ def test_recipe(sample, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert baseline_recipe(tmp_path) == dict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    assert baseline_recipe(tmp_path) == dict(arch=xresnet50, size=224, bs=64, epochs=5, lr=3e-3) # the book's
+    for side in (160, 500): # the small copy is not enlarged; the full one is trained as in the book
+        (tmp_path/'train/a').mkdir(parents=True, exist_ok=True)
+        for i in range(3): Image.new('RGB', (side+i*40, side)).save(tmp_path/f'train/a/{i}.png')
+        assert baseline_recipe(tmp_path) == dict(arch=xresnet50, size=min(224, side), bs=64, epochs=5, lr=3e-3)
 
 def test_learner(dls):
     learn = get_learner(dls, xresnet18)

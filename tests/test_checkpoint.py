@@ -227,23 +227,6 @@ def test_stop_at_nan(value, step):
 def test_a_training_without_nan_is_left_alone():
     same(run(lambda: get_learner(dls(), net)), run(lambda: get_learner(dls(), net), cbs=[StopAtNaN]))
 
-# ---- memory
-
-@settings(max_examples=200, deadline=None)
-@given(limit=st.integers(0, 3000), too_many=st.integers(2, 3000))
-def test_largest_that_fits(limit, too_many):
-    limit, tried = min(limit, too_many-1), []
-    def step(n):
-        tried.append(n)
-        if n > limit: raise torch.OutOfMemoryError
-    n = largest_that_fits(step, too_many)
-    assert n <= limit and (n == 0 or n in tried) and all(2 <= o < too_many for o in tried) and len(tried) <= 14
-    assert n >= limit - max(1, limit//8) or limit < 2 or too_many <= 3
-
-def test_other_errors_of_a_step_are_not_hidden():
-    def step(n): raise RuntimeError('a bug')
-    with pytest.raises(RuntimeError, match='a bug'): largest_that_fits(step, 64)
-
 # ---- options
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as TF
 from imagenette_course import dataset
 from imagenette_course.core import *
 from imagenette_course.dataset import *
-from imagenette_course.drawings import SCENES, draw_scene
+from imagenette_course.scenes import SCENES, draw_scene
 from imagenette_course.speed import cached_dls
 
 # ---- the drawings and the sample

@@ -7,8 +7,9 @@ import pytest
 from conftest import ROOT
 
 NBS = sorted(o for o in (ROOT/'nbs').glob('*.ipynb'))
-MODULES = ['core', 'drawings', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further',
+MODULES = ['core', 'scenes', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further',
            'speed', 'sprint', 'models', 'checkpoint', 'distributed', 'train', 'predict', 'study', 'answers'] # a module may import those before it, never one after it
+KINDS = [o.stem for o in (ROOT/'imagenette_course/scenes').glob('*.py')] # of scenes
 PLAIN = ['core', 'models', 'distributed', 'train', 'predict', 'study'] # written by hand; the others are exported from a notebook
 
 def cells(nb, kind): return [''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == kind]
@@ -35,6 +36,7 @@ def test_export_is_in_sync(tmp_path):
     shutil.copytree(ROOT/'nbs', tmp_path/'nbs')
     (tmp_path/'imagenette_course').mkdir()
     for o in ('__init__.py', 'all.py', *(f'{o}.py' for o in PLAIN)): shutil.copy(ROOT/'imagenette_course'/o, tmp_path/'imagenette_course')
+    shutil.copytree(ROOT/'imagenette_course/scenes', tmp_path/'imagenette_course/scenes', ignore=shutil.ignore_patterns('__pycache__'))
     env = {k: v for k,v in os.environ.items() if k != 'IN_TEST'} # nbdev exports nothing under test
     subprocess.run([Path(sys.executable).with_name('nbdev_export')], cwd=tmp_path, check=True, capture_output=True, env=env)
     for o in (ROOT/'imagenette_course').glob('*.py'):
@@ -73,15 +75,16 @@ def test_the_program_in_the_readme(tmp_path):
 
 @pytest.mark.parametrize('module', MODULES)
 def test_imports_follow_the_chapters(module):
-    source = (ROOT/'imagenette_course'/f'{module}.py').read_text()
+    if module == 'scenes': source = ''.join(o.read_text() for o in (ROOT/'imagenette_course/scenes').glob('*.py'))
+    else: source = (ROOT/'imagenette_course'/f'{module}.py').read_text()
     tree = ast.walk(ast.parse(source))
     used = {o.module for o in tree if isinstance(o, ast.ImportFrom) and o.level == 1} | set(re.findall(r'imagenette_course\.(\w+)', source))
-    used -= {None}
+    used -= {None, 'canvas', *KINDS} if module == 'scenes' else {None}
     assert used <= set(MODULES[:MODULES.index(module)])
-    assert module in ('core', 'drawings') or used, 'the imports were not found'
+    assert module in ('core', 'scenes') or used, 'the imports were not found'
 
 def test_every_module_is_in_the_list():
-    assert {o.stem for o in (ROOT/'imagenette_course').glob('*.py')} - {'__init__', '_modidx', 'all'} == set(MODULES)
+    assert {o.stem for o in (ROOT/'imagenette_course').glob('*.py')} - {'__init__', '_modidx', 'all'} == set(MODULES) - {'scenes'}
 
 def test_import_without_gpu_and_network():
     "In a process that sees no GPU and may open no socket; nothing is printed."
@@ -99,3 +102,13 @@ def test_nothing_is_tracked_that_must_not_be():
     files = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert files and not [o for o in files if o.endswith(('.lock', '.JPEG', '.safetensors', '.pkl', '.pth')) or o.startswith('runs/')]
     assert not [o for o in files if (ROOT/o).exists() and (ROOT/o).stat().st_size > 1.5e6]
+
+def test_what_all_gives():
+    "No name of another meaning, and of fastai's names only those that its docstring says."
+    import fastai.vision.all as theirs
+    from imagenette_course import all as ours
+    mine = {k for k,v in vars(ours).items() if not k.startswith('_') and getattr(v, '__module__', '').startswith('imagenette_course')}
+    shadowed = {k for k in mine if hasattr(theirs, k)}
+    assert shadowed == {'MixUp', 'CutMix', 'RandomErasing', 'LabelSmoothingCrossEntropy', 'save_model', 'load_model'}
+    assert all(f'`{k}`' in ours.__doc__ for k in shadowed)
+    assert not mine & {'train', 'rate', 'measure', 'join', 'leave', 'gather', 'chance', 'quote', 'main'}

@@ -211,7 +211,7 @@ def test_a_learner_made_elsewhere(dls):
     with pytest.raises(BadInput, match='needs the metric accuracy'): progressive_fit(Learner(dls, Pool(10), loss_func=CrossEntropyLossFlat()), two)
 
 @pytest.mark.parametrize('arch,stages,words', [
-    (xresnet18, [(1, 16, 8, 1e-3), (1, 32, 8, 1e-3)], 'size=16: the network has a map of 1 px left to halve, use 17 or more'),
+    (xresnet18, [(1, 16, 8, 1e-3), (1, 32, 8, 1e-3)], 'size=16: too small for this network, use 17 or more'),
     (xresnet18_deep, [(1, 64, 8, 1e-3)], 'size=64: .* use 65 or more'),
     (Pool, [(1, 16, 8, 1e-3), (1, 32, 41, 1e-3)], r'stages\[1\] bs=41: use the number of training images, 40, or less')])
 def test_refused_before_training(dls, arch, stages, words):
@@ -221,7 +221,7 @@ def test_refused_before_training(dls, arch, stages, words):
 
 def test_a_network_that_leaves_nothing(dls, tiny):
     from imagenette_course.resize import check_map
-    with pytest.raises(BadInput, match='size=7: the network can not take it') as e: check_map(Halving(10), 7)
+    with pytest.raises(BadInput, match='size=7: too small for this network, use ') as e: check_map(Halving(10), 7)
     assert '\n' not in str(e.value)
     check_map(Halving(10), 8); check_map(Pool(10), 1)
 
@@ -345,7 +345,7 @@ def test_growing_with_a_real_network(dls):
     assert np.isfinite(run.history[-1]['valid_loss']) and run.settings['cbs'][0].startswith('ProgressiveResize(first=')
 
 @pytest.mark.parametrize('arch,args,words', [(Pool, (16, 64), 'last=64: it must be the size of the loaders, 32'),
-                                             (xresnet18, (16, 32), 'size=16: the network has a map of 1 px left to halve')])
+                                             (xresnet18, (16, 32), 'size=16: too small for this network')])
 def test_growth_is_checked_before_training(dls, arch, args, words):
     watch = Watch()
     with pytest.raises(BadInput, match=words): fit(get_learner(dls, arch), 1, 1e-3, cbs=[ProgressiveResize(*args), watch], show=False)

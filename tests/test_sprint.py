@@ -411,7 +411,7 @@ def test_titles_say_what_was_asked_for(tiny):
 
 @pytest.mark.parametrize('o,words', [(dict(crop=.4, book=True), '--crop 0.4 and --book'), (dict(no_whiten=True, arch='xresnet18'), '--no_whiten'), (dict(grow=64, size=32), 'grow'), (dict(grow=16), '18 px or more'), (dict(schedule='x'), '--schedule x'), (dict(opt='x'), '--opt x'), (dict(crop=2.), '--crop'),
     (dict(grow=32, book=True), '--book'), (dict(grow=32, progressive='1:32,1:48'), '--progressive'), (dict(schedule='flat', progressive='1:32'), '--progressive'),
-    (dict(holdout=True, noise=5), 'noise=5'), (dict(blur=True), 'sprintnet'), (dict(save_memory=True), 'without residual blocks')])
+    (dict(holdout=True, noise=5), 'noise=5'), (dict(blur=True), 'sprintnet')])
 def test_refused(tiny, tmp_path, o, words):
     with pytest.raises(BadInput) as e: train(str(tiny), out=tmp_path/'o', show=False, epochs=1, **o)
     assert words.lower() in str(e.value).lower(), e.value

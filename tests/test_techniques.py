@@ -1,4 +1,4 @@
-"Averaged weights, Muon, the flat schedule, gradient checkpointing, random erasing and blurred pooling."
+"Averaged weights, Muon, the flat schedule, random erasing and blurred pooling."
 import copy, io, math, pickle, warnings
 from functools import partial
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp
 from imagenette_course.resize import ProgressiveResize, progressive_fit, smallest_size
-from imagenette_course.speed import cached_dls, fast_learner, use_bf16
+from imagenette_course.speed import cached_dls, fast_learner
 from imagenette_course.techniques import *
 from imagenette_course.techniques import RandomErasing # fastai exports another class of this name
 from imagenette_course.tta import tta
@@ -501,118 +501,6 @@ def test_fine_tune_freezes_no_half(dls):
 def test_muon_refuses(kwargs, words):
     with pytest.raises(BadInput, match=words): MuonAdamW(Net().parameters(), **kwargs)
 
-# gradient checkpointing
-
-def passes(net, n=2, size=32):
-    "Losses, gradients and state after some steps."
-    set_seed(0)
-    opt,losses = torch.optim.SGD(net.parameters(), .1), []
-    for i in range(n):
-        opt.zero_grad(); loss = F.cross_entropy(net(torch.randn(4, 3, size, size)), torch.randint(0, 10, (4,))); loss.backward(); opt.step()
-        losses.append(loss.detach())
-    return losses + [p.grad for p in net.parameters()] + list(net.state_dict().values())
-
-def fresh(change=lambda net: net, **kwargs):
-    set_seed(2)
-    return change(small(n_out=10, **kwargs))
-
-@pytest.mark.parametrize('change', [lambda o: o, use_bf16, lambda o: o.to(memory_format=torch.channels_last)])
-def test_checkpointing_changes_nothing(change):
-    for a,b in zip(passes(change(fresh())), passes(change(fresh(checkpoint_blocks)))): assert torch.equal(a, b)
-
-def test_the_trap_is_there():
-    "Without our context, the statistics are others."
-    net,ref = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), None
-    x = torch.randn(2, 3, 8, 8)
-    torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False).sum().backward()
-    assert net[1].num_batches_tracked == 2
-
-@pytest.mark.parametrize('momentum', [None, .3])
-def test_other_batch_norms(momentum):
-    def change(net):
-        for m in net.modules():
-            if isinstance(m, nn.BatchNorm2d): m.momentum = momentum
-        return net
-    a,b = change(fresh()), change(fresh(checkpoint_blocks))
-    for o,p in zip(passes(a), passes(b)): assert torch.equal(o, p)
-    assert {m.momentum for m in b.modules() if isinstance(m, nn.BatchNorm2d)} == {momentum}
-
-def test_statistics_are_put_back_after_an_error():
-    net = fresh(checkpoint_blocks)
-    block = net[5][0]
-    calls = []
-    def fail(m, i):
-        calls.append(1)
-        if len(calls) == 2: raise KeyboardInterrupt # in the second pass
-    h = block.convpath[1].register_forward_pre_hook(fail)
-    loss = net(torch.randn(2, 3, 32, 32)).sum()
-    with pytest.raises(KeyboardInterrupt): loss.backward()
-    h.remove()
-    assert all(m.momentum == .1 and m.num_batches_tracked is not None for m in net.modules() if isinstance(m, nn.BatchNorm2d))
-    assert math.isfinite(passes(net)[0])
-
-def test_dropout_is_drawn_once():
-    "The second pass drops the same numbers."
-    def change(net):
-        net[4][0].convpath.append(nn.Dropout(.5))
-        return net
-    for a,b in zip(passes(change(fresh())), passes(checkpoint_blocks(change(fresh())))): assert torch.equal(a, b)
-
-def saved(net, x):
-    "Bytes that a forward pass keeps, by what autograd packs."
-    kept,own = {}, {o.untyped_storage().data_ptr() for o in [*net.parameters(), *net.buffers()]}
-    def pack(t):
-        s = t.untyped_storage()
-        if s.data_ptr() not in own: kept[s.data_ptr()] = s.nbytes()
-        return t
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): out = net(x)
-    return sum(kept.values())
-
-def test_a_count_is_always_there():
-    "SyncBatchNorm, which there is for GPUs alone, insists on it in each pass."
-    class Strict(nn.BatchNorm2d):
-        def forward(self, x): assert self.num_batches_tracked is not None; return super().forward(x)
-    def strict(net):
-        for m in net.modules():
-            if type(m) is nn.BatchNorm2d: m.__class__ = Strict
-        return net
-    for a,b in zip(passes(fresh()), passes(strict(fresh(checkpoint_blocks)))): assert torch.equal(a, b)
-
-def test_it_keeps_less():
-    x = torch.randn(4, 3, 64, 64)
-    net = xresnet18(n_out=10)
-    before = saved(net, x)
-    assert saved(checkpoint_blocks(net), x) < .75*before
-
-def test_without_training_it_is_the_plain_forward(monkeypatch):
-    import imagenette_course.techniques as techniques
-    net = fresh(checkpoint_blocks); x = torch.randn(2, 3, 32, 32)
-    monkeypatch.setattr(techniques, 'checkpoint', lambda *a, **k: pytest.fail('checkpointed'))
-    net.eval()(x)
-    with torch.no_grad(): net.train()(x)
-    with pytest.raises(pytest.fail.Exception): net(x)
-
-@pytest.mark.filterwarnings('ignore:load_learner')
-def test_checkpointing_in_a_learner(tiny, tmp_path):
-    learners = []
-    for change in (lambda o: o, checkpoint_blocks):
-        learn = fast_learner(cached_dls(tiny, 8, 32), small, cbs=[EMA(.5), MixUp])
-        change(learn.model)
-        fit(learn, 2, 3e-3, show=False); learners.append(learn)
-    a,b = learners
-    assert same(floats(a.model), floats(b.model)) and smallest_size(b.model) == smallest_size(a.model)
-    for net in (copy.deepcopy(b.model), pickle.loads(pickle.dumps(b.model))):
-        assert all(m.forward.args[0] is m for m in net.modules() if isinstance(vars(m).get('forward'), partial)) and net is not b.model
-    b.path = tmp_path; b.export('a.pkl')
-    x,_ = b.dls.valid.one_batch()
-    loaded = load_learner(tmp_path/'a.pkl').model.eval()
-    assert same(floats(loaded), floats(b.model))
-    for net in (loaded, b.model): net.to(memory_format=torch.channels_last) # a file forgets it, and bfloat16 rounds otherwise in another layout
-    with torch.no_grad(): assert torch.equal(loaded(x), b.model.eval()(x))
-
-def test_no_blocks():
-    with pytest.raises(BadInput, match='Net without residual blocks'): checkpoint_blocks(Net())
-
 # random erasing
 
 sides = st.integers(2, 60)
@@ -784,15 +672,6 @@ def test_on_the_gpu_as_on_the_cpu():
     assert erasing_boxes(9, 20, 24, device='cuda').is_cuda and torch.allclose(BlurPool().cuda()(x.cuda()).cpu(), BlurPool()(x), atol=1e-4)
 
 @pytest.mark.gpu
-def test_checkpointing_on_the_gpu():
-    a,b = fresh().cuda(), checkpoint_blocks(fresh()).cuda()
-    set_seed(0)
-    x,y = torch.randn(4, 3, 32, 32, device='cuda'), torch.randint(0, 10, (4,), device='cuda')
-    for net in (a, b): F.cross_entropy(net(x), y).backward()
-    assert close(floats(a), floats(b), 1e-4) and all(torch.allclose(p.grad, q.grad, atol=1e-3) for p,q in zip(a.parameters(), b.parameters()))
-    assert b[0][1].num_batches_tracked == 1 and b[4][0].convpath[0][1].num_batches_tracked == 1
-
-@pytest.mark.gpu
 def test_a_step_never_waits_for_the_gpu():
     net = Net().cuda().to(memory_format=torch.channels_last)
     opt,ema,erasing = MuonAdamW(net.parameters()), EMA(), RandomErasing()
@@ -813,6 +692,6 @@ def test_a_step_never_waits_for_the_gpu():
 @pytest.mark.gpu
 def test_training_on_the_gpu(tiny):
     learn = fast_learner(cached_dls(tiny, 8, 32), small, opt_func=muon, cbs=[EMA(.5), RandomErasing(), MixUp()])
-    checkpoint_blocks(use_blur_pool(learn.model))
+    use_blur_pool(learn.model)
     run = fit(learn, 2, 3e-3, show=False)
     with no_output(learn): assert math.isfinite(run.history[-1]['train_loss']) and learn.validate()[1] == pytest.approx(run.accuracy, abs=1e-6)

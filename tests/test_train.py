@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.channelslast import ChannelsLast
-from fastai.vision.all import Adam, ResBlock, ranger
+from fastai.vision.all import Adam, ranger
 from fastai.vision.models.xresnet import xresnet18
 from PIL import Image
 from safetensors.torch import load_file
@@ -68,7 +68,7 @@ def test_summary(result, tiny):
     assert s['dataset'] == dict(path=str(tiny), drawn=True, train=40, val=20, classes=list(CLASSES.values()), left_out=0)
     assert s['options'] == dict(data=str(tiny), arch='xresnet18', size=32, bs=8, epochs=2, lr=3e-3, seed=42, runs=1, workers=0, subset=None,
                                 out=str(result[1]), force=False, skip_bad=False, mixup=None, cutmix=None, resizemix=False, mix_p=None, smooth=None, progressive=None, tta=0,
-                                erase=None, ema=None, opt='adamw', schedule='cycle', crop=.75, grow=None, no_whiten=False, blur=False, save_memory=False, noise=0, holdout=False, no_normalize=False, book=False, resume=False, tensorboard=False)
+                                erase=None, ema=None, opt='adamw', schedule='cycle', crop=.75, grow=None, no_whiten=False, blur=False, noise=0, holdout=False, no_normalize=False, book=False, resume=False, tensorboard=False)
     assert {'python', 'fastai', 'torch', 'torchvision', 'imagenette_course'} == set(s['versions']) and s['device']
 
 def test_history(result):
@@ -183,8 +183,6 @@ def test_each_technique_of_the_leaderboard_reaches_the_learner(tiny, tmp_path, m
         assert spied(monkeypatch, tiny, tmp_path, opt='muon', book=book).opt_func is muon
         assert spied(monkeypatch, tiny, tmp_path, opt='ranger', book=book).opt_func is ranger
     assert any(type(m) is BlurPool for m in spied(monkeypatch, tiny, tmp_path, blur=True).model.modules())
-    blocks = [m for m in spied(monkeypatch, tiny, tmp_path, save_memory=True).model.modules() if isinstance(m, ResBlock)]
-    assert blocks and all('forward' in vars(m) for m in blocks)
     assert run_name(spied(monkeypatch, tiny, tmp_path, opt='muon', blur=True, ema=.99, mixup=.4)) == 'xresnet18, mixup 0.4, ema 0.99, opt muon, blur'
 
 def run_name(learn): return learn.spied_name
@@ -251,7 +249,7 @@ def stop_after(monkeypatch, n, data, out, **options):
         with pytest.raises(Killed): train(data, out=out, **options)
 
 @pytest.mark.parametrize('options', [dict(opt='ranger'), dict(ema=.99, cutmix=1., resizemix=True, mix_p='.4,.4'),
-    dict(ema=.9, erase=.5, blur=True, save_memory=True, progressive='2:24,1:32', epochs=None, size=None)], ids=str)
+    dict(ema=.9, erase=.5, blur=True, progressive='2:24,1:32', epochs=None, size=None)], ids=str)
 def test_techniques_go_on_where_they_stopped(tiny, tmp_path, monkeypatch, options):
     "Killed after each of the epochs, also the last one: the end is the same, bit for bit."
     options = {**SMALL, **options}
@@ -399,19 +397,27 @@ def test_a_loss_that_is_no_number(tiny, tmp_path, refused, monkeypatch):
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--epochs', 3, '--mixup', .2], 'the loss is nan at step 3 of 5 in epoch 2', 'checkpoint.pt holds the epochs before', status=1)
     assert {o.name for o in (tmp_path/'a').iterdir()} == {'history.csv', 'checkpoint.pt'}
 
-def test_the_largest_batch_is_measured(tiny, tmp_path, refused, monkeypatch):
-    real = train_module._step
-    def step(o, dls, n):
-        if n > 5: raise torch.OutOfMemoryError
-        real(o, dls, n)
+def test_a_batch_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
+    "Before the first epoch and after it; the checkpoint stays, and the run goes on from it."
     def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
-    monkeypatch.setattr(train_module, '_step', step); monkeypatch.setattr(train_module, 'fit', full)
-    refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20], 'too little memory for --bs 20 at 32 px: the largest that fits, as measured, is 5', status=1)
-    refused(['--data', tiny, '--out', tmp_path/'b', *FAST, '--bs', 4], 'although a training step of --bs 4 at 32 px fits by itself', status=1)
-    monkeypatch.setattr(train_module, '_step', lambda o, dls, n: None)
-    refused(['--data', tiny, '--out', tmp_path/'d', *FAST, '--bs', 37], 'although a training step of --bs 37 at 32 px fits by itself', status=1)
+    line = 'too little memory for --bs 20 at 32 px: use a smaller --bs or --size; stopped'
+    args = ['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20, '--epochs', 2]
+    class Full(MixUp):
+        def before_batch(self): (full if self.epoch == self.at else super().before_batch)()
+    monkeypatch.setitem(train_module.TECHNIQUES, 'mixup', Full)
+    for at,left in ((0, 'before an epoch was finished'), (1, 'holds 1 of 2 epochs')):
+        Full.at = at
+        refused([*args, '--mixup', .2, '--resume'], line, left, f"--out {tmp_path/'a'} --resume", status=1)
+        assert (tmp_path/'a/checkpoint.pt').exists()
+    Full.at = None
+    ok(monkeypatch, *args, '--mixup', .2, '--resume')
+    assert {o.name for o in (tmp_path/'a').iterdir()} == RESULT_FILES
+
+def test_a_stage_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
+    def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
     monkeypatch.setattr(train_module, 'progressive_fit', full)
-    refused(['--data', tiny, '--out', tmp_path/'c', '--bs', 4, '--progressive', '1:24:30,1:32'], 'give its larger stages a smaller batch', status=1)
+    refused(['--data', tiny, '--out', tmp_path/'a', '--bs', 4, '--progressive', '1:24:30,1:32'],
+            'too little memory for --progressive 1:24:30,1:32: give its larger stages a smaller batch, as in epochs:size:bs; stopped', status=1)
 
 # ---- bad input
 
