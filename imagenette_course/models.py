@@ -81,7 +81,7 @@ class Classifier(nn.Module):
         h,w = x.shape[-2:]
         side = min(h, w)
         x = TF.resize(TF.crop(x, (h-side)//2, (w-side)//2, side, side), [self.presize]*2, antialias=True)
-        x = TensorImage(x).affine_coord(sz=self.size).as_subclass(torch.Tensor)
+        x = _squeezed(x, self.size)
         return TF.normalize(x, self.mean.float(), self.std.float()).to(next(self.model.parameters()).dtype)
 
     @torch.inference_mode()
@@ -93,6 +93,12 @@ class Classifier(nn.Module):
         probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
         return named if x.ndim == 4 else named[0]
+
+def _squeezed(x, size):
+    "Square images at another size, as fastai's batch transforms make them in validation; the device is not waited for."
+    d = x.shape[-1]/size/2
+    if d > 1: x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
+    return F.interpolate(x, size=[size]*2, mode='bilinear', align_corners=True)
 
 def _rgb(x):
     """An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8

@@ -1,9 +1,10 @@
 """`imagenette_train`: a whole experiment in one line, with everything that you need to believe it afterwards."""
 
 __all__ = ['LIMITS', 'TECHNIQUES', 'OPTS', 'RATES', 'SCHEDULES', 'PLAIN', 'NOT_OPTIONS', 'make_out', 'history_csv',
-           'WriteHistory', 'check_options', 'check_training', 'train', 'peak_memory', 'imagenette_train', 'option_types', 'option_defaults', 'trained_learner']
+           'WriteHistory', 'check_options', 'check_training', 'train', 'peak_memory', 'imagenette_train',
+           'option_types', 'option_defaults', 'trained_learner']
 
-import inspect, io, itertools, time
+import gc, inspect, io, itertools, time
 from importlib.util import find_spec
 from argparse import Namespace
 from dataclasses import asdict, replace
@@ -58,7 +59,7 @@ def _check_out(out, force):
     "Raises FileExistsError where no results may be written."
     if out.exists() and not out.is_dir(): raise FileExistsError(f'--out {out} is a file: name a folder')
     if (there := results_in(out)) and not force:
-        go_on = ', or go on with the run in it with --resume' if out/'checkpoint.pt' in there else ''
+        go_on = f', or go on with the run in it: --resume {out}' if out/'checkpoint.pt' in there else ''
         raise FileExistsError(f'{there[0]} exists already: name another --out, '
                               f'or replace what is there with --force{go_on}')
 
@@ -271,7 +272,7 @@ def _check_resume(o):
     if not o.resume: return
     if o.force:
         raise BadInput('--resume and --force: one goes on with what is there, the other replaces it; say one of them')
-    if o.out is None: raise BadInput('--resume: name the folder of the run with --out')
+    if o.out is None: raise BadInput('resume: name the folder of the run as out')
 
 def _complete(o, path):
     "The summary of a run that has come to its end; None for one that has not."
@@ -385,9 +386,9 @@ def _train(o):
 def _what_is_left(history):
     "What a stopped run leaves, in words."
     if not history.n:
-        return f'stopped before an epoch was finished; --out {history.file.parent} --resume begins it again'
+        return f'stopped before an epoch was finished; --resume {history.file.parent} begins it again'
     return (f'stopped; {history.file} holds {history.n} of {history.planned} epochs; '
-            f'--out {history.file.parent} --resume goes on')
+            f'--resume {history.file.parent} goes on')
 
 def _loaders(o, path, files):
     "The batches that the options choose."
@@ -468,14 +469,15 @@ def _too_large(o):
     if o.progressive is not None:
         return (f'too little memory for --progressive {o.progressive}: '
                 'give its larger stages a smaller batch, as in epochs:size:bs')
-    return f'too little memory for --bs {o.bs} at {o.size} px: use a smaller --bs or --size'
+    return f'too little memory for --bs {o.bs} at {o.size} px: begin another run with a smaller --bs or --size'
 
 def _run_all(o, path, dls, n_bad, past):
     "Trains `o.runs` times and writes the results."
     history = WriteHistory(o.out/'history.csv', [Run(**d['run']) for d in past['done']], o.epochs*o.runs)
     full = False
     share = f' by {num_distrib()} processes' if num_distrib() > 1 else ''
-    print(f'{_title(o)}: {o.size} px, {o.bs} images a batch{share}, {o.epochs} epochs, lr {o.lr}, seed {o.seed}',
+    sizes = f'{o.grow} to {o.size}' if o.grow and o.grow < o.size else o.size
+    print(f'{_title(o)}: {sizes} px, {o.bs} images a batch{share}, {o.epochs} epochs, lr {o.lr}, seed {o.seed}',
           flush=True)
     if not o.resume or not _checkpoint(o).exists(): _save(o, path, [], None) # so that it can be resumed from here on
     elif past['now'] or past['done']:
@@ -488,8 +490,10 @@ def _run_all(o, path, dls, n_bad, past):
     except Diverged as e:
         raise Diverged(f'{one_line(e)}' + (
             f'; {_checkpoint(o)} holds the epochs before' if history.n else '')) from None
-    except torch.OutOfMemoryError: full = True # raised below, so that it does not hold on to this one's memory
-    if full: raise OutOfMemory(f'{_too_large(o)}; {_what_is_left(history)}')
+    except torch.OutOfMemoryError: full = True # what the error holds on to is free below
+    if full:
+        gc.collect() # the learner, which refers to itself, would keep the memory from the next training
+        raise OutOfMemory(f'{_too_large(o)}; {_what_is_left(history)}')
     return one_for_all(_finish(o, path, dls, n_bad, history.runs, done) if is_first() else None)
 
 def _finish(o, path, dls, n_bad, runs, done):
@@ -537,7 +541,7 @@ def _write_results(o, path, dls, n_bad, done, views, cm):
     print(compare(same).to_string(na_rep='-')) # one run has no spread
     summary = _summary(o, path, dls, n_bad, done, views)
     if views:
-        print(f"with {o.tta} augmented views: {summary['tta_accuracy']:.1%}, "
+        print(f"with {o.tta} augmented views beside the plain one: {summary['tta_accuracy']:.1%}, "
               f"{summary['tta_seconds']:.0f} s more for each run")
     write_aside(o.out/'loss.png', png(plot_history(done[0])))
     write_aside(o.out/'confusion.png', png(plot_confusion(cm, list(dls.vocab))))
@@ -571,7 +575,7 @@ def imagenette_train(
     mix_p:str=None, # how often to use each of the three you give, such as 0.5 or 0.3,0.3; default: equally, always one
     smooth:float=None, # label smoothing; eps, such as 0.1; default: as arch
     progressive:str=None, # epochs:size,... in place of --epochs and --size: growing images, such as 4:48,1:64
-    tta:int=0, # test time augmentation at the end, over this many views
+    tta:int=0, # test time augmentation at the end, over this many views beside the plain one
     erase:float=None, # random erasing; share of the training images that lose a box, such as 0.5
     ema:float=None, # validate and keep a moving average of the weights; its decay, such as 0.999
     opt:str=None, # optimizer: adamw, ranger, muon (partly adamw), sprint (muon for all convolutions); default: as arch
@@ -584,7 +588,7 @@ def imagenette_train(
     holdout:store_true=False, # validate on a tenth of the training images and leave val/ alone: for choosing settings
     no_normalize:store_true=False, # leave the pixels in 0..1, without the mean and standard deviation of ImageNet
     book:store_true=False, # the chapter's own pipeline and training step in float32, not the quick ones
-    resume:store_true=False, # go on with the run in --out that was stopped; its options need not be repeated
+    resume:str=None, # folder of a run that was stopped: go on with it; takes no other option
     tensorboard:store_true=False, # write losses, rates and the images as the network sees them for TensorBoard
     config:str=None, # TOML file of options, such as options.toml of an earlier run; what is given beside it wins
 ):
@@ -608,28 +612,26 @@ def option_defaults(
 def _not_default(options): return {k: v for k,v in options.items() if k == 'config' or v != _parameters()[k].default}
 
 def _begun_with(out):
-    "The options of the run in a folder; none where there is no run to go on with."
+    "The options of the run in a folder."
     file = out/'checkpoint.pt'
     if not file.exists():
-        complete = (out/'options.toml').exists() and (out/'summary.json').exists()
-        return read_options(out/'options.toml', option_types()) if complete else {}
+        if not all((out/o).exists() for o in ('options.toml', 'summary.json')):
+            raise BadInput(f'--resume {out}: there is no run in it; name the folder of a run that was stopped')
+        return read_options(out/'options.toml', option_types())
     options = read_checkpoint(file).get('options')
     if isinstance(options, dict) and options.keys() <= option_types().keys(): return options
-    raise BadInput(f'{file} is no checkpoint of this version of imagenette_train: name another --out')
+    raise BadInput(f'{file} is no checkpoint of this version of imagenette_train: begin anew with another --out')
 
 def _with_files(given):
     "The options that were given, and those of the files that they name."
-    given = dict(given)
-    config = given.pop('config', None)
-    options = {} if config is None else read_options(config, option_types())
-    both = {**options, **given}
-    if both.get('resume') and both.get('out') is not None:
-        begun = _begun_with(Path(both['out']).expanduser())
-        if not begun and both.keys() <= {'out', 'resume'}:
-            raise BadInput(f"--resume: there is no run in {both['out']}: "
-                           'name its folder, or give the options of a new one')
-        options = {**begun, **options}
-    return {**options, **given}
+    config,given = given.get('config'), {k: v for k,v in given.items() if k != 'config'}
+    both = {**({} if config is None else read_options(config, option_types())), **given}
+    out = both.pop('resume', None)
+    if out is None: return both
+    if both:
+        raise BadInput(f'--resume {out}: the folder says what the run is; leave --{first(both)} away, '
+                       'or begin another run without --resume')
+    return {**_begun_with(Path(out).expanduser()), 'out': out, 'resume': True}
 
 def main():
     "The command `imagenette_train`: reads `sys.argv`."

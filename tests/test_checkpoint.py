@@ -15,7 +15,7 @@ from imagenette_course import baseline, normalize, speed
 from imagenette_course import train as train_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.checkpoint import *
-from imagenette_course.core import BadInput
+from imagenette_course.core import BadInput, Diverged
 from imagenette_course.mixup import MixUp
 from imagenette_course.resize import progressive_fit
 from imagenette_course.speed import cached_dls, fast_learner

@@ -185,13 +185,13 @@ def test_a_worker_is_killed(tiny, tmp_path):
     os.kill(worker(proc.pid, 1), signal.SIGKILL)
     _,err = proc.communicate(timeout=120)
     said = [o for o in err.splitlines() if o.startswith('imagenette_train: ')]
-    assert proc.returncode and len(said) == 1 and 'of this run' in said[0] and f'--out {tmp_path}/a --resume goes on' in said[0], err
+    assert proc.returncode and len(said) == 1 and 'of this run' in said[0] and f'--resume {tmp_path}/a goes on' in said[0], err
     done = len(read_checkpoint(tmp_path/'a/checkpoint.pt')['now']['history'])
     assert 2 <= done < 12
     assert {o.name for o in (tmp_path/'a').iterdir() if not o.name.startswith('.')} == {'checkpoint.pt', 'history.csv'}
     with pytest.raises(BadInput, match='was begun with processes=2, and these are 1: .*torchrun --nproc-per-node 2'): train(tiny, size=32, bs=8, epochs=12, mixup=.4, ema=.9, workers=1, out=tmp_path/'a', resume=True)
-    for out,extra in (('a', ('--resume',)), ('b', ())):
-        proc = launch(ACCELERATE, *options, '--out', tmp_path/out, *extra)
+    for args in (('--resume', tmp_path/'a'), (*options, '--out', tmp_path/'b')):
+        proc = launch(ACCELERATE, *args)
         text,err = proc.communicate(timeout=300)
         assert proc.returncode == 0 and text.count('epoch 12/12') == 1, err
     a,b = (load_file(tmp_path/o/'model.safetensors') for o in 'ab')

@@ -1,5 +1,5 @@
 "The command: its results, its refusals, and what it leaves when it is stopped."
-import json, os, re, runpy, signal, subprocess, sys
+import json, os, re, runpy, signal, subprocess, sys, weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as TF
 from conftest import PROGRAM, command
 from imagenette_course import train as train_module
 from imagenette_course.checkpoint import Checkpoint, read_checkpoint
-from imagenette_course.core import BadInput
+from imagenette_course.core import BadInput, OutOfMemory
 from imagenette_course.dataset import CLASSES, image_files, make_sample
 from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model
@@ -145,7 +145,7 @@ def test_techniques(tiny, tmp_path, monkeypatch, capsys):
         mixup=.4, smooth=.1, tta=2, noise=25, progressive='1:32,1:48', epochs=3, size=48) # 1, then fine_tune's 1 + 1
     assert s['tta_accuracies'] == [s['tta_accuracy']] and 0 <= s['tta_accuracy'] <= 1 and s['tta_seconds'] > 0 and s['tta_accuracy_std'] is None
     assert pd.read_csv(tmp_path/'a/history.csv').epoch.tolist() == [1, 2, 3]
-    assert 'with 2 augmented views: ' in capsys.readouterr().out
+    assert 'with 2 augmented views beside the plain one: ' in capsys.readouterr().out
     assert load_model(tmp_path/'a/model.safetensors').size == 48
 
 def spied(monkeypatch, tiny, tmp_path, **options):
@@ -275,8 +275,8 @@ def ok(monkeypatch, *args):
 
 def weights(out): return load_file(out/'model.safetensors')
 
-def test_resume_needs_no_other_option(stopped, tiny, tmp_path, monkeypatch, capsys):
-    ok(monkeypatch, '--out', stopped, '--resume')
+def test_resume_takes_the_folder_alone(stopped, tiny, tmp_path, monkeypatch, capsys):
+    ok(monkeypatch, '--resume', stopped)
     text = capsys.readouterr().out
     assert [o.split()[1] for o in text.splitlines() if o.startswith('epoch ')] == ['1/3', '2/3', '3/3'] and 'mixup 0.2' in text
     assert 'goes on after 0 finished runs and 2 epochs of the next' in text
@@ -284,27 +284,35 @@ def test_resume_needs_no_other_option(stopped, tiny, tmp_path, monkeypatch, caps
     a,b = weights(stopped), weights(tmp_path/'b')
     assert all(torch.equal(a[k], b[k]) for k in a) and {o.name for o in stopped.iterdir()} == RESULT_FILES
 
-@pytest.mark.parametrize('args,words', [(('--mixup', .4), '--mixup was 0.2 and is 0.4'), (('--epochs', 5), '--epochs was 3 and is 5'), (('--seed', 7), '--seed was 42 and is 7'),
-                                        (('--book',), '--book'), (('--lr', .1, '--bs', 4), '--lr was 0.003 and is 0.1'), (('--force',), '--resume and --force')])
-def test_resumed_with_other_options(stopped, refused, args, words):
+@pytest.mark.parametrize('args,word', [(('--mixup', .2), 'mixup'), (('--force',), 'force'), (('--out', 'x'), 'out'), (('--data', 'sample'), 'data')])
+def test_resume_takes_no_other_option(stopped, tmp_path, refused, args, word):
     before = {o.name: o.read_bytes() for o in stopped.iterdir()}
-    refused(['--out', stopped, '--resume', *args], words)
+    refused(['--resume', stopped, *args], f'leave --{word} away')
+    (tmp_path/'c.toml').write_text('lr = 0.5')
+    refused(['--resume', stopped, '--config', tmp_path/'c.toml'], 'leave --lr away')
     assert before == {o.name: o.read_bytes() for o in stopped.iterdir()}
 
-def test_resumed_with_other_images(tiny, own, stopped, refused): refused(['--out', stopped, '--resume', '--data', own], '--data was', 'training images was 40 and is 30')
+@pytest.mark.parametrize('change,words', [(dict(mixup=.4), '--mixup was 0.2 and is 0.4'), (dict(epochs=5), '--epochs was 3 and is 5'), (dict(seed=7), '--seed was 42 and is 7'),
+                                          (dict(book=True), '--book'), (dict(lr=.1, bs=4), '--lr was 0.003 and is 0.1'), (dict(force=True), '--resume and --force')])
+def test_a_program_that_resumes_another_run(stopped, tiny, change, words):
+    before = {o.name: o.read_bytes() for o in stopped.iterdir()}
+    with pytest.raises(BadInput, match=words): train(tiny, out=stopped, resume=True, **{**SMALL, 'mixup': .2, **change})
+    assert before == {o.name: o.read_bytes() for o in stopped.iterdir()}
 
-def test_resume_where_nothing_was_saved(tiny, tmp_path, refused):
-    refused(['--data', tiny, '--resume', *FAST], 'name the folder of the run with --out')
+def test_resumed_with_other_images(own, stopped):
+    with pytest.raises(BadInput, match='--data was.*training images was 40 and is 30'): train(own, out=stopped, resume=True, **SMALL, mixup=.2)
+
+def test_resume_where_nothing_was_saved(tiny, tmp_path):
+    with pytest.raises(BadInput, match='name the folder'): train(tiny, resume=True, **SMALL)
     s = train(tiny, out=tmp_path/'a', resume=True, **SMALL)
     assert s['accuracy'] >= 0
     (tmp_path/'b').mkdir(); (tmp_path/'b/loss.png').write_text('of another run')
-    refused(['--data', tiny, '--out', tmp_path/'b', '--resume', *FAST], 'exists already')
+    with pytest.raises(FileExistsError, match='exists already'): train(tiny, out=tmp_path/'b', resume=True, **SMALL)
 
-def test_resume_of_a_complete_run(result, tiny, monkeypatch, capsys, refused):
+def test_resume_of_a_complete_run(result, tiny, monkeypatch, capsys):
     before = {o.name: o.read_bytes() for o in result[1].iterdir()}
-    ok(monkeypatch, '--data', tiny, '--out', result[1], '--resume', *FAST, '--epochs', 2)
+    ok(monkeypatch, '--resume', result[1])
     assert 'is complete' in capsys.readouterr().out
-    refused(['--data', tiny, '--out', result[1], '--resume', *FAST, '--epochs', 3], '--epochs was 2 and is 3')
     assert before == {o.name: o.read_bytes() for o in result[1].iterdir()}
 
 def test_resumed_before_an_epoch_was_finished(tiny, tmp_path, monkeypatch, refused):
@@ -312,20 +320,9 @@ def test_resumed_before_an_epoch_was_finished(tiny, tmp_path, monkeypatch, refus
     with monkeypatch.context() as m:
         m.setattr(train_module, 'fit', stop)
         with pytest.raises(Killed): train(tiny, out=tmp_path/'a', **SMALL, mixup=.2)
-    ok(monkeypatch, '--out', tmp_path/'a', '--resume')
+    ok(monkeypatch, '--resume', tmp_path/'a')
     assert json.loads((tmp_path/'a/summary.json').read_text())['options']['mixup'] == .2
-    refused(['--out', tmp_path/'nothere', '--resume'], 'there is no run in')
-
-def test_a_complete_run_needs_no_options_either(result, monkeypatch, capsys):
-    ok(monkeypatch, '--out', result[1], '--resume')
-    assert 'is complete' in capsys.readouterr().out
-
-def test_a_file_of_options_beside_resume(stopped, tmp_path, monkeypatch, refused):
-    (tmp_path/'c.toml').write_text('lr = 0.5')
-    refused(['--out', stopped, '--resume', '--config', tmp_path/'c.toml'], '--lr was 0.003 and is 0.5')
-    (tmp_path/'c.toml').write_text(f'out = "{stopped}"\nmixup = 0.2')
-    ok(monkeypatch, '--config', tmp_path/'c.toml', '--resume')
-    assert {o.name for o in stopped.iterdir()} == RESULT_FILES
+    refused(['--resume', tmp_path/'nothere'], 'there is no run in it')
 
 def test_runs_that_were_resumed_on_another_machine(tiny, tmp_path, monkeypatch):
     options = dict(SMALL, epochs=1, runs=2)
@@ -337,7 +334,7 @@ def test_runs_that_were_resumed_on_another_machine(tiny, tmp_path, monkeypatch):
 
 def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 1, tiny, tmp_path/'a', **SMALL, tensorboard=True)
-    ok(monkeypatch, '--out', tmp_path/'a', '--resume')
+    ok(monkeypatch, '--resume', tmp_path/'a')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(tmp_path/'a/tensorboard/seed42')).Reload()
     assert [o.step for o in events.Scalars('epoch/accuracy')] == [5, 10, 15]
@@ -345,7 +342,7 @@ def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize('options', [3, None, dict(foo=1)])
 def test_an_odd_checkpoint(tmp_path, refused, options):
     torch.save(dict(options=options, facts={}, done=[], now=None), tmp_path/'checkpoint.pt')
-    refused(['--out', tmp_path, '--resume'], 'is no checkpoint of this version')
+    refused(['--resume', tmp_path], 'is no checkpoint of this version')
 
 def test_batches_for_two_processes(tiny, tmp_path, refused, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -361,9 +358,9 @@ def test_force_forgets_what_was_stopped(stopped, tiny):
 
 def test_a_checkpoint_of_somebody_else(stopped, refused):
     (stopped/'checkpoint.pt').write_bytes(b'x')
-    refused(['--out', stopped, '--resume'], 'checkpoint.pt is not a checkpoint')
+    refused(['--resume', stopped], 'checkpoint.pt is not a checkpoint')
     torch.save(dict(a=1), stopped/'checkpoint.pt')
-    refused(['--out', stopped, '--resume', '--data', 'nowhere'], 'is no checkpoint of this version')
+    refused(['--resume', stopped], 'is no checkpoint of this version')
 
 def test_the_folder_repeats_the_run(result, tmp_path, monkeypatch):
     ok(monkeypatch, '--config', result[1]/'options.toml', '--out', tmp_path/'again')
@@ -400,18 +397,28 @@ def test_a_loss_that_is_no_number(tiny, tmp_path, refused, monkeypatch):
 def test_a_batch_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
     "Before the first epoch and after it; the checkpoint stays, and the run goes on from it."
     def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
-    line = 'too little memory for --bs 20 at 32 px: use a smaller --bs or --size; stopped'
+    line = 'too little memory for --bs 20 at 32 px: begin another run with a smaller --bs or --size; stopped'
     args = ['--data', tiny, '--out', tmp_path/'a', *FAST, '--bs', 20, '--epochs', 2]
     class Full(MixUp):
         def before_batch(self): (full if self.epoch == self.at else super().before_batch)()
     monkeypatch.setitem(train_module.TECHNIQUES, 'mixup', Full)
     for at,left in ((0, 'before an epoch was finished'), (1, 'holds 1 of 2 epochs')):
         Full.at = at
-        refused([*args, '--mixup', .2, '--resume'], line, left, f"--out {tmp_path/'a'} --resume", status=1)
+        refused(['--resume', tmp_path/'a'], line, left, f"--resume {tmp_path/'a'}", status=1)
         assert (tmp_path/'a/checkpoint.pt').exists()
     Full.at = None
-    ok(monkeypatch, *args, '--mixup', .2, '--resume')
+    ok(monkeypatch, '--resume', tmp_path/'a')
     assert {o.name for o in (tmp_path/'a').iterdir()} == RESULT_FILES
+
+def test_the_memory_of_a_training_that_failed_is_free(tiny, tmp_path, monkeypatch):
+    "A study goes on with its next training."
+    nets = []
+    def full(learn, *args, **kwargs):
+        nets.append(weakref.ref(learn.model))
+        raise torch.OutOfMemoryError
+    monkeypatch.setattr(train_module, 'fit', full)
+    with pytest.raises(OutOfMemory) as e: train(tiny, out=tmp_path/'a', **SMALL)
+    assert nets[0]() is None and e.value.__context__ is None
 
 def test_a_stage_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
     def full(*args, **kwargs): raise torch.OutOfMemoryError('CUDA out of memory. Tried to allocate ...')
@@ -523,7 +530,7 @@ def test_ctrl_c(tiny, tmp_path):
     assert first.startswith('# partial: ') and first.endswith('of 500 epochs')
     df = pd.read_csv(out/'history.csv', comment='#')
     assert len(df) >= 2 and first == f'# partial: {len(df)} of 500 epochs'
-    assert {o.name for o in out.iterdir()} == {'history.csv', 'checkpoint.pt'} and f'--out {out} --resume goes on' in err
+    assert {o.name for o in out.iterdir()} == {'history.csv', 'checkpoint.pt'} and f'--resume {out} goes on' in err
 
 def test_a_mistake_of_ours_is_not_hidden(tiny, tmp_path, monkeypatch):
     def broken(**kwargs): raise KeyError('a bug')
