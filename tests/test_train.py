@@ -404,7 +404,7 @@ def test_a_batch_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
     monkeypatch.setitem(train_module.TECHNIQUES, 'mixup', Full)
     for at,left in ((0, 'before an epoch was finished'), (1, 'holds 1 of 2 epochs')):
         Full.at = at
-        refused(['--resume', tmp_path/'a'], line, left, f"--resume {tmp_path/'a'}", status=1)
+        refused(['--resume', tmp_path/'a'] if at else [*args, '--mixup', .2], line, left, f"--resume {tmp_path/'a'}", status=1)
         assert (tmp_path/'a/checkpoint.pt').exists()
     Full.at = None
     ok(monkeypatch, '--resume', tmp_path/'a')
