@@ -21,7 +21,8 @@ from .questionnaire import quiz
 from .mixing import CutMix, RandomMix, ResizeMix, cutmix, resizemix
 from .techniques import EMA, BlurPool, MuonAdamW, RandomErasing, erase, fit_flat, muon, use_blur_pool
 from .further import corner_dl, corner_tta, corner_views
-from .speed import CachedDL, PixelStore, cached_dls, fast_learner, fast_settings, use_bf16
+from .store import PixelStore
+from .speed import CachedDL, cached_dls, fast_learner, fast_settings, use_bf16
 from .sprint import (SPRINT_NETS, GrowImages, SprintMuon, SprintNet, conv_group, epoch_sizes, fit_linear,
                      orthogonalize, recipe, sprint, sprint_learner, sprint_opt, sprintnet, sprintnet_small, whitened,
                      whitening_filters)

@@ -8,7 +8,7 @@ if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS',
 
 import pytest
 import torch
-from imagenette_course import speed
+from imagenette_course import store
 from imagenette_course.dataset import make_sample
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +41,7 @@ def own_folder(monkeypatch, tmp_path_factory):
     "Stores of decoded images that tests make lie in a folder of the tests."
     folder = tmp_path_factory.getbasetemp()/'stores'
     folder.mkdir(exist_ok=True)
-    monkeypatch.setattr(speed, 'fastai_path', lambda _: folder)
+    monkeypatch.setattr(store, 'fastai_path', lambda _: folder)
     return folder
 
 def command(*args, env=None, **kwargs):

@@ -11,7 +11,7 @@ from fastai.vision.all import (Adam, Callback, CancelFitException, CrossEntropyL
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
-from imagenette_course import baseline, normalize, speed
+from imagenette_course import baseline, normalize, store
 from imagenette_course import train as train_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.checkpoint import *
@@ -254,7 +254,7 @@ def work(data, out, stores, options, moment):
     "In a process of its own: trains or resumes, and is killed at a moment, in seconds; None: is left alone."
     torch.set_num_threads(1)
     os.environ['IN_TEST'] = '1'
-    speed.fastai_path = lambda _: Path(stores)
+    store.fastai_path = lambda _: Path(stores)
     if moment == 'writing': # in the middle of the second file that it writes
         real, n = os.fsync, [0]
         def fsync(fd):

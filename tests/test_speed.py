@@ -17,7 +17,7 @@ from safetensors import safe_open
 from scipy import stats
 from torchvision.transforms.v2 import functional as TF
 
-from imagenette_course import speed
+from imagenette_course import speed, store as store_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import NamedImage, get_dls, image_files, subset
@@ -25,6 +25,7 @@ from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model, save_model
 from imagenette_course.resize import ProgressiveResize, at_size, map_sides, progressive_fit
 from imagenette_course.speed import *
+from imagenette_course.store import *
 from imagenette_course.tta import tta
 
 class Pool(nn.Sequential):
@@ -166,8 +167,8 @@ def test_store_holds_what_pillow_decodes(files, tiny):
 
 def counting(monkeypatch):
     "Counts how often a store is made."
-    made, real = [], speed._build
-    monkeypatch.setattr(speed, '_build', lambda *a: (made.append(1), real(*a))[1])
+    made, real = [], store_module._build
+    monkeypatch.setattr(store_module, '_build', lambda *a: (made.append(1), real(*a))[1])
     return made
 
 def test_opened_not_made_again(files, tiny, monkeypatch):
@@ -178,6 +179,17 @@ def test_opened_not_made_again(files, tiny, monkeypatch):
     PixelStore(files[:-1], tiny, 26) # another choice is another store
     PixelStore(files, tiny, 34) # a side that no other test has
     assert len(made) == 2
+
+def test_one_folder_has_one_store(files, tiny, monkeypatch, tmp_path):
+    "However it is named."
+    want = PixelStore(files, tiny, 22).file
+    made = counting(monkeypatch)
+    monkeypatch.chdir(tiny.parent)
+    (tmp_path/'link').symlink_to(tiny)
+    for path in (Path(tiny.name), Path('..')/tiny.parent.name/tiny.name, tmp_path/'link'):
+        store = PixelStore([path/o.relative_to(tiny) for o in files], path, 22)
+        assert store.file == want and store.rows([path/files[2].relative_to(tiny)]).tolist() == [2]
+    assert not made
 
 @pytest.mark.parametrize('damage', ['byte', 'truncated', 'empty', 'text', 'sizes', 'zeros', 'longer'])
 def test_damaged_store_is_made_again(files, tiny, monkeypatch, damage):
@@ -209,14 +221,14 @@ def test_stale_store_is_made_again(tmp_path, tiny, monkeypatch):
 
 def test_other_format_is_made_again(files, tiny, monkeypatch):
     PixelStore(files, tiny, 16)
-    monkeypatch.setattr(speed, '_FORMAT', speed._FORMAT + 1)
+    monkeypatch.setattr(store_module, '_FORMAT', store_module._FORMAT + 1)
     made = counting(monkeypatch)
     PixelStore(files, tiny, 16)
     assert made
 
 def test_nothing_is_left_when_it_fails(files, tiny, monkeypatch, own_folder):
     before = set(own_folder.iterdir())
-    monkeypatch.setattr(speed, 'squash', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(store_module, 'squash', lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt): PixelStore(files, tiny, 17)
     assert set(own_folder.iterdir()) == before
 
@@ -232,7 +244,7 @@ def test_an_image_that_can_not_be_decoded(tmp_path, tiny, own_folder):
 
 def test_an_image_that_may_not_be_read(files, tiny, monkeypatch):
     def refused(*a): raise PermissionError(errno.EACCES, 'Permission denied', 'a/b.JPEG')
-    monkeypatch.setattr(speed, 'squash', refused)
+    monkeypatch.setattr(store_module, 'squash', refused)
     with pytest.raises(PermissionError, match='Permission denied.*b.JPEG'): PixelStore(files, tiny, 19)
 
 def test_half_a_write_is_no_write(files, tiny, monkeypatch, own_folder):
@@ -245,7 +257,7 @@ def test_no_room(files, tiny, monkeypatch, own_folder):
     with pytest.raises(OSError, match='need 0.00 GB.*more than max_gb=1e-06'): PixelStore(files, tiny, 18, max_gb=1e-6)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match='are free: make room'): PixelStore(files, tiny, 18)
-    monkeypatch.undo(); monkeypatch.setattr(speed, 'fastai_path', lambda _: own_folder)
+    monkeypatch.undo(); monkeypatch.setattr(store_module, 'fastai_path', lambda _: own_folder)
     def full(*a): raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(os, 'pwrite', full)
     before = set(own_folder.iterdir())
@@ -253,9 +265,9 @@ def test_no_room(files, tiny, monkeypatch, own_folder):
     assert set(own_folder.iterdir()) == before
 
 def test_two_builders_at_once(tiny, tmp_path):
-    code = ("import sys; from pathlib import Path; from imagenette_course import speed; from imagenette_course.dataset import image_files\n"
-            "speed.fastai_path = lambda _: Path(sys.argv[2])\np = Path(sys.argv[1])\n"
-            "print(speed.PixelStore(list(image_files(p)), p, 48).pixels.sum().item())")
+    code = ("import sys; from pathlib import Path; from imagenette_course import store; from imagenette_course.dataset import image_files\n"
+            "store.fastai_path = lambda _: Path(sys.argv[2])\np = Path(sys.argv[1])\n"
+            "print(store.PixelStore(list(image_files(p)), p, 48).pixels.sum().item())")
     procs = [subprocess.Popen([sys.executable, '-c', code, str(tiny), str(tmp_path)], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     out = [p.communicate(timeout=300)[0] for p in procs]
     assert out[0] == out[1] and all(p.returncode == 0 for p in procs) and len(list(tmp_path.iterdir())) == 1
