@@ -312,7 +312,7 @@ def test_something_is_recorded(tmp_path, monkeypatch):
     "Also for a program that runs elsewhere."
     monkeypatch.chdir(tmp_path)
     assert len(recorded()) and quote('mixup') == quote('mixup', recorded('cpu', RESULTS))
-    with pytest.raises(FileNotFoundError, match='lie in nbs/results of the repository'): recorded('sample')
+    with pytest.raises(FileNotFoundError, match='no results were recorded for the plan sample'): recorded('sample')
 
 @pytest.mark.parametrize('file', sorted(RESULTS.glob('*.csv')), ids=lambda f: f'results_{f.stem}')
 def test_recorded_rows_can_be_believed(file):
