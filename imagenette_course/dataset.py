@@ -298,9 +298,10 @@ def subset(
 class NamedImage(PILImage):
     "Makes a `PILImage`, with errors that name the file."
     @classmethod
-    def create(cls, fn, **kwargs):
+    def create(cls, fn:Path|str|Tensor|np.ndarray|bytes|Image.Image, **kwargs):
         """A `PILImage` from file `fn`, by `to_rgb`. Raises BadInput, with the file's name, when its content can't be
         read."""
+        if isinstance(fn, Image.Image): return PILImage(to_rgb(fn))
         if not isinstance(fn, (str, Path)): return PILImage.create(fn, **kwargs)
         try:
             # no type of our own: `predict` takes any `PILImage` then

@@ -77,10 +77,11 @@ class Classifier(nn.Module):
 
     def prepare(self, x):
         "Images (n, 3, h, w) as validation had them: the middle square, `presize`, `size`, normalized."
-        x = TF.to_dtype(_rgb(x), torch.float32, scale=True).to(self.mean.device)
+        x = _rgb(x)
         h,w = x.shape[-2:]
         side = min(h, w)
-        x = TF.resize(TF.crop(x, (h-side)//2, (w-side)//2, side, side), [self.presize]*2, antialias=True)
+        x = TF.crop(x, (h-side)//2, (w-side)//2, side, side).to(self.mean.device) # bytes are cut and moved as bytes
+        x = TF.resize(TF.to_dtype(x, torch.float32, scale=True), [self.presize]*2, antialias=True)
         x = _squeezed(x, self.size)
         return TF.normalize(x, self.mean.float(), self.std.float()).to(next(self.model.parameters()).dtype)
 

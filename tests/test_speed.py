@@ -494,3 +494,18 @@ def test_bfloat16_that_is_only_emulated_is_not_used(monkeypatch):
     "As on cards before Ampere, such as the usual free ones."
     monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation=True: including_emulation)
     assert fast_settings('cuda').bf16 is False
+
+@pytest.mark.parametrize('make', [cached_dls, get_dls])
+def test_all_that_fastai_takes_as_an_image(tiny, tmp_path, make):
+    "In `predict`, `test_dl` and `tta`, by a learner, and by one that was exported and loaded."
+    learn = get_learner(make(tiny, 8, 32, workers=0), xresnet18)
+    f = learn.dls.valid.items[0]
+    rgb = np.asarray(Image.open(f).convert('RGB'))
+    inputs = [f, str(f), f.read_bytes(), rgb, torch.tensor(rgb), PILImage.create(f), Image.open(f)]
+    learn.export(tmp_path/'l.pkl')
+    for o in (learn, load_learner(tmp_path/'l.pkl')):
+        with o.no_bar():
+            want = o.predict(f)[2]
+            for x in inputs:
+                assert torch.allclose(o.predict(x)[2], want, atol=1e-5), type(x)
+                assert tta(o, o.dls.test_dl([x]))[0].shape == (1, 10), type(x)
