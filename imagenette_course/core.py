@@ -61,6 +61,11 @@ def check_stats(
 
 # ---- tensors
 
+def _may_look(x):
+    "Whether values can be read: on the CPU, where nobody waits for it, and outside of `torch.compile` and `torch.func`."
+    return (x.device.type == 'cpu' and x.numel() > 0 and not torch.compiler.is_compiling()
+            and torch._C._functorch.peek_interpreter_stack() is None)
+
 def _kind(x):
     "What `x` is, for a message."
     return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
@@ -84,7 +89,7 @@ def check_labels(
     CPU only: to look at them on a GPU would make the processor wait for it, and indexing checks them there."""
     if not (isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 1):
         raise BadInput(f'{name} is a {_kind(y)}: it must be int64 labels of shape (n,)')
-    if y.device.type == 'cpu' and len(y) and not torch.compiler.is_compiling():
+    if _may_look(y):
         for v in (y.min().item(), y.max().item()):
             if not 0 <= v < n_classes: raise BadInput(f'{name} holds {v}: labels must be between 0 and {n_classes-1}')
     return y
@@ -96,7 +101,7 @@ def check_values(
     hi, # largest value allowed
 ):
     "Raises BadInput unless all of `x` is in [lo, hi]; on the CPU only, a GPU would have to be waited for."
-    if x.device.type != 'cpu' or not x.numel() or torch.compiler.is_compiling(): return
+    if not _may_look(x): return
     for v in map(float, x.aminmax()):
         if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
 

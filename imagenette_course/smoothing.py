@@ -44,22 +44,6 @@ _no_label = -2**63 # PyTorch passes over labels of this value; the usual -100 wo
 
 def _acc_dtype(x): return x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
 
-class _SmoothCE(torch.autograd.Function):
-    "The smoothed loss of each row; the gradient is p - q', computed in the memory of p."
-    @staticmethod
-    def forward(ctx, logits, y, eps):
-        logp = logits.log_softmax(1, dtype=_acc_dtype(logits))
-        ctx.save_for_backward(logits, logp, y); ctx.eps = eps
-        loss = F.nll_loss(logp, y, reduction='none', ignore_index=_no_label)
-        return loss.mul_(1-eps).sub_(logp.sum(1), alpha=eps/logp.shape[1])
-    @staticmethod
-    def backward(ctx, g):
-        (logits,logp,y),eps,g = ctx.saved_tensors, ctx.eps, g[:,None]
-        if torch.is_grad_enabled(): d = logits.softmax(1, dtype=logp.dtype)*g # a second derivative is wanted
-        else: d = logp.exp().mul_(g)
-        d.sub_(g*(eps/d.shape[1])).scatter_add_(1, y[:,None], g*(eps-1))
-        return d.to(logits.dtype), None, None
-
 # %% ../nbs/06_label_smoothing.ipynb #3ae79204
 _reductions = ('mean', 'sum', 'none')
 
@@ -92,10 +76,6 @@ def smooth_cross_entropy(
     `label_smoothing=eps`, whose mean of weighted labels divides by the sum of their weights. Raises BadInput."""
     eps = _check_options(eps, weight, reduction)
     logits,targets = _check_batch(logits, targets, weight)
-    # there will be a backward pass
-    if weight is None and targets.ndim == 1 and torch.is_grad_enabled() and logits.requires_grad:
-        loss = _SmoothCE.apply(logits, targets, eps)
-        return loss if reduction == 'none' else loss.mean() if reduction == 'mean' else loss.sum()
     dtype = _acc_dtype(logits)
     if targets.ndim == 2: targets = targets.to(dtype)
     return F.cross_entropy(logits.to(dtype), targets, None if weight is None else weight.to(dtype),

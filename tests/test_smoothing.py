@@ -325,3 +325,20 @@ def test_weight_goes_to_the_gpu_with_the_learner(tiny):
     learn = get_learner(get_dls(tiny, 8, 32, workers=0), Pool, loss_func=LabelSmoothingCrossEntropy(weight=torch.ones(10)))
     fit(learn, 1, 1e-2, show=False)
     assert learn.loss_func.weight.is_cuda
+
+@pytest.mark.parametrize('eps', [0, .1])
+def test_a_logit_of_minus_infinity_is_as_in_pytorch(eps):
+    "With a gradient and without one."
+    for grad in (True, False):
+        z = torch.tensor([[0., 0, -math.inf]], requires_grad=grad)
+        y = torch.tensor([0])
+        a,b = smooth_cross_entropy(z, y, eps), F.cross_entropy(z, y, label_smoothing=eps)
+        assert torch.equal(a, b) and (eps > 0 or a.item() == pytest.approx(math.log(2)))
+        if grad: assert torch.equal(torch.autograd.grad(a, z)[0], torch.autograd.grad(b, z)[0])
+
+def test_transforms_of_functions():
+    z,y = torch.randn(5, 4), torch.tensor([0, 3, 1, 2, 2])
+    g = torch.func.grad(lambda z: smooth_cross_entropy(z, y))(z)
+    assert torch.allclose(g, (z.softmax(1) - smooth_targets(y, 4, .1))/5, atol=1e-6)
+    each = torch.vmap(lambda z,y: smooth_cross_entropy(z[None], y[None]))(z, y)
+    assert torch.allclose(each, smooth_cross_entropy(z, y, reduction='none'))
