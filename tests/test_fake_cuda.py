@@ -22,6 +22,7 @@ from imagenette_course.normalize import batch_stats, dataset_stats
 from imagenette_course.resize import ProgressiveResize, resize_batch
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy as Smooth, calibration_error, smooth_targets
 from imagenette_course.speed import *
+from imagenette_course.store import PixelStore
 from imagenette_course.sprint import *
 from imagenette_course.techniques import *
 from imagenette_course.tta import combine_views
