@@ -93,7 +93,7 @@ def orthogonalize(
     dtype:torch.dtype=torch.bfloat16, # in which products are computed
 ) -> torch.Tensor: # `dtype` (rows, cols)
     """The matrix with the singular vectors of `m` and singular values near 1: 0.7 to 1.2 unless tiny in `m`;
-    in bfloat16, rounding may lift a few up to 2. The Newton-Schulz iteration, on the square of the small side. Raises
+    in bfloat16, rounding may lift a few to 3. The Newton-Schulz iteration, on the square of the small side. Raises
     BadInput. Jordan et al. 2024."""
     check_range('steps', steps, 1)
     if m.shape[0] > m.shape[1]: return orthogonalize(m.T, steps, dtype).T

@@ -12,9 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
-from imagenette_course.core import BadInput
+from imagenette_course.core import BadInput, write_aside
 from imagenette_course.dataset import get_dls, image_files
 from imagenette_course.baseline import fit, get_learner
+from imagenette_course.models import *
 from imagenette_course.normalize import *
 
 _clf = cache(load_model)
