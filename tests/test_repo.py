@@ -20,9 +20,12 @@ def test_readme_is_rendered_from_the_index(tmp_path):
     subprocess.run(cmd, check=True, capture_output=True)
     assert (tmp_path/'README.md').read_text() == (ROOT/'README.md').read_text(), 'render README.md again, see CONTRIBUTING.md'
 
-def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r'\]\(((?!https?:|#)[^)]+)\)', (ROOT/'README.md').read_text())
-    assert links and not [o for o in links if not (ROOT/o).exists()]
+PAGES = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'nbs/commands.md', 'nbs/results/README.md']
+
+@pytest.mark.parametrize('page', PAGES)
+def test_links_of_the_pages_lead_somewhere(page):
+    links = re.findall(r'\]\(((?!https?:|#)[^)]+)\)', (ROOT/page).read_text())
+    assert not [o for o in links if not ((ROOT/page).parent/o).exists()]
 
 @pytest.mark.parametrize('nb', NBS, ids=lambda o: o.stem)
 def test_links_of_the_notebooks_lead_somewhere(nb):
