@@ -25,7 +25,7 @@ class Stopped(RuntimeError):
     "Another process of the run came to its end."
 
 class OutOfMemory(torch.OutOfMemoryError):
-    "There was too little memory; says how large a batch may be."
+    "There was too little memory for a batch; says what to try."
 
 # ---- arguments
 
