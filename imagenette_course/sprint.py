@@ -93,18 +93,19 @@ def orthogonalize(
     dtype:torch.dtype=torch.bfloat16, # in which products are computed
 ) -> torch.Tensor: # `dtype` (rows, cols)
     """The matrix with the singular vectors of `m` and singular values near 1: 0.7 to 1.2 unless tiny in `m`;
-    in bfloat16, rounding may lift a few to 3. The Newton-Schulz iteration, on the square of the small side. Raises
-    BadInput. Jordan et al. 2024."""
+    in bfloat16, rounding may move them a little. The Newton-Schulz iteration, two rounds at a time on the square of the
+    small side. Raises BadInput. Jordan et al. 2024."""
     check_range('steps', steps, 1)
     if m.shape[0] > m.shape[1]: return orthogonalize(m.T, steps, dtype).T
     a,b,c = _NS
     x = (m/m.norm().clamp_min(1e-30)).to(dtype) # zeros stay zeros
-    gram,total = x @ x.T, None
-    for _ in range(steps):
-        if total is not None: gram = p @ gram @ p
+    for i in range(steps):
+        begin = i % 2 == 0 # anew, since rounding adds up in the small squares
+        if begin and i: x = total @ x
+        gram = x @ x.T if begin else p @ gram @ p
         p = torch.addmm(gram, gram, gram, beta=b, alpha=c)
         p.diagonal().add_(a)
-        total = p if total is None else p @ total
+        total = p if begin else p @ total
     return total @ x
 
 # %% ../nbs/12_sprint.ipynb #0383aabc

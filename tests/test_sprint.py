@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fastai.vision.all import L, OptimWrapper, Normalize, imagenet_stats, load_learner, set_seed, xresnet18
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -91,14 +91,14 @@ def test_against_the_svd(seed, rows, cols, scale):
     assert want.max() < 1.25 and (want[s/s.norm() > .1] > .65).all()
 
 @quick
-@given(seed=seeds, rows=st.integers(2, 32), wider=st.integers(0, 32))
-def test_half_precision_keeps_the_promise(seed, rows, wider):
-    "For matrices that are wide, as kernels are; where singular values fall off as 1/k, which is the hard case, less so."
-    m = randn(rows, 2*rows + wider, seed=seed)
-    u,_,vh = torch.linalg.svd(m, full_matrices=False)
-    for m,largest in ((m, 1.5), (u @ torch.diag(1/torch.arange(1, rows+1)) @ vh, 5)):
+@given(seed=seeds, rows=st.integers(2, 48), cols=st.integers(2, 64))
+@example(seed=1, rows=42, cols=44)
+def test_half_precision_keeps_the_promise(seed, rows, cols):
+    "Even where singular values fall off as 1/k, which is the hard case."
+    u,_,vh = torch.linalg.svd(randn(rows, cols, seed=seed), full_matrices=False)
+    for m in (randn(rows, cols, seed=seed), u @ torch.diag(1/torch.arange(1, u.shape[1]+1)) @ vh):
         got = orthogonalize(m)
-        assert got.dtype == torch.bfloat16 and torch.linalg.svdvals(got.float()).max() < largest
+        assert got.dtype == torch.bfloat16 and torch.linalg.svdvals(got.float()).max() < 1.5
 
 def test_no_gradient_no_step(): assert (orthogonalize(torch.zeros(3, 5)) == 0).all()
 
