@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from time import perf_counter
 from .core import BadInput, check_range, show_bar
-from .dataset import is_sample, shorter_side
+from .dataset import image_files, is_sample, short_sides
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
 
@@ -26,7 +26,8 @@ def baseline_recipe(
     network and smaller images without, a run of seconds on the drawn sample. Images are not enlarged."""
     if is_sample(path): return AttrDict(arch=xresnet18, size=64, bs=16, epochs=5, lr=3e-3)
     if torch.cuda.is_available():
-        return AttrDict(arch=xresnet50, size=min(224, shorter_side(path)), bs=64, epochs=5, lr=3e-3)
+        side = int(np.median(short_sides(image_files(path))))
+        return AttrDict(arch=xresnet50, size=min(224, side), bs=64, epochs=5, lr=3e-3)
     return AttrDict(arch=xresnet18, size=64, bs=64, epochs=5, lr=3e-3)
 
 # %% ../nbs/01_baseline.ipynb #20e42411

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'IMAGE_ENDINGS', 'N_IMAGES', 'published_split', 'sample_files', 'wrong_labels',
-           'make_sample', 'find_images_below', 'image_files', 'shorter_side', 'check_folder', 'is_sample', 'imagenette',
+           'make_sample', 'find_images_below', 'image_files', 'short_sides', 'check_folder', 'is_sample', 'imagenette',
            'to_rgb', 'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers',
            'held_out', 'get_dls']
 
@@ -141,12 +141,15 @@ def image_files(
     files = find_images_below(path, folders=['train', 'val'])
     return L(sorted(o for o in files if len(o.relative_to(path).parts) == 3))
 
-def shorter_side(
-    path:Path, # folder that holds `train/` and `val/`
-) -> int: # pixels
-    "The shorter side of the images as they are stored: the median of at most 25 of them."
-    files = image_files(path)
-    return int(np.median([min(Image.open(o).size) for o in files[::math.ceil(len(files)/25)]]))
+def short_sides(
+    files:list, # image files
+    n:int=200, # how many to look at, spread evenly
+) -> list: # of ints, pixels
+    "The shorter side of `n` of the images, read from the headers of the files."
+    files = list(files)
+    def side(f):
+        with Image.open(f) as im: return min(im.size)
+    return [side(files[i]) for i in np.linspace(0, len(files)-1, min(n, len(files))).astype(int)]
 
 def _classes(path):
     "The names of the folders in `train/` that hold images, sorted."

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from imagenette_course.baseline import compare, fit, get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import get_dls, subset
+from imagenette_course.dataset import get_dls, short_sides, subset
 from imagenette_course.resize import *
 from imagenette_course.resize import Stage
 from imagenette_course.speed import cached_dls
