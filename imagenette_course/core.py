@@ -62,7 +62,7 @@ def check_stats(
 # ---- tensors
 
 def _may_look(x):
-    "Whether values can be read: on the CPU, where nobody waits for it, and outside of `torch.compile` and `torch.func`."
+    "Whether values can be read: on the CPU, where nobody waits, and outside of `torch.compile` and `torch.func`."
     return (x.device.type == 'cpu' and x.numel() > 0 and not torch.compiler.is_compiling()
             and torch._C._functorch.peek_interpreter_stack() is None)
 
