@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['random_states', 'set_random_states', 'plain_values', 'learner_state', 'load_learner_state', 'save_checkpoint',
-           'read_checkpoint', 'Checkpoint', 'StopAtNaN', 'TensorBoard', 'options_toml', 'check_types', 'read_options']
+           'read_checkpoint', 'Checkpoint', 'StopAtNaN', 'TensorBoard']
 
 # %% ../nbs/13_long_runs.ipynb #a51e48d9
-import io, pickle, tomllib, zipfile, zlib
+import io, pickle, zipfile, zlib
+from copy import deepcopy
 from torchvision.utils import make_grid
 from .core import BadInput, Diverged, write_aside
 from .baseline import RecordRun
@@ -107,14 +108,16 @@ def read_checkpoint(
 
 # %% ../nbs/13_long_runs.ipynb #bfea5922
 class Checkpoint(Callback):
-    """Saves the state of a training after each epoch; given a saved one, skips the epochs that were done and goes on
-    from there. For learners that are trained with `fit` or `progressive_fit`."""
+    """Saves the state of a training after its epochs; given a saved one, skips the epochs that were done and goes on
+    from there. The time that it takes is not the training's. For `fit`, `fit_linear` and `progressive_fit`."""
     order = RecordRun.order + 1
     def __init__(self,
-        save, # function of a dict with the keys of `learner_state` and `history`, called after each epoch
+        save, # function of a dict with the keys of `learner_state` and `history`
         state:dict=None, # what `save` was given last, None: begin anew
+        every:float=0, # seconds between two saves at least; the last epoch, and the last before a stop, are saved always
     ):
-        self.save, self.state, self.n = save, state, 0
+        self.save, self.state, self.every, self.n = save, state, every, 0
+        self.kept, self.saved_at = None, time.perf_counter()
     @property
     def done(self): return [] if self.state is None else self.state['history']
     def before_train(self): # when the epoch has begun for the progress bar
@@ -124,15 +127,33 @@ class Checkpoint(Callback):
         raise CancelEpochException
     def after_epoch(self):
         record, self.n = self.learn.record_run, self.n + 1
-        if self.n > len(self.done):
-            self.save(dict(learner_state(self.learn), history=plain_values(record.record.history)))
-            return
-        record.record.history[-1] = dict(self.done[self.n-1])
-        if self.n == len(self.done): self._go_on(record)
-    def _go_on(self, record):
-        "Puts everything where it was after this epoch."
-        load_learner_state(self.learn, self.state)
-        record.start = time.perf_counter() - self.done[-1]['seconds']
+        if self.n > len(self.done): self._keep(record)
+        else:
+            record.record.history[-1] = dict(self.done[self.n-1])
+            if self.n == len(self.done): self._go_on(record)
+
+
+# %% ../nbs/13_long_runs.ipynb #n1887550
+@patch
+def _keep(self:Checkpoint, record):
+    "Saves, or keeps a copy of the state in memory until it is time."
+    start = time.perf_counter()
+    self.kept = dict(learner_state(self.learn), history=plain_values(record.record.history))
+    if self.n == record.record.epochs or start - self.saved_at >= self.every: self.after_stop()
+    else: self.kept = deepcopy(self.kept)
+    record.start += time.perf_counter() - start
+
+@patch
+def after_stop(self:Checkpoint): # of Ctrl-C and errors, see `told_of_stops`
+    if self.kept is not None: self.save(self.kept)
+    self.kept, self.saved_at = None, time.perf_counter()
+
+@patch
+def _go_on(self:Checkpoint, record):
+    "Puts everything where it was after this epoch."
+    load_learner_state(self.learn, self.state)
+    record.start = time.perf_counter() - self.done[-1]['seconds']
+
 
 # %% ../nbs/13_long_runs.ipynb #5ca060ca
 class StopAtNaN(Callback):
@@ -172,33 +193,3 @@ class TensorBoard(Callback):
         self.writer.flush()
     def after_fit(self):
         if self.writer is not None: self.writer.close(); self.writer = None
-
-# %% ../nbs/13_long_runs.ipynb #0a8b21c4
-def options_toml(
-    options:dict, # numbers, words, True and False by name; None is left out
-) -> bytes: # the content of a TOML file
-    "Options as TOML, one on each line."
-    def text(v): return json.dumps(v, ensure_ascii=False).replace('\x7f', '\\u007f')
-    return ''.join(f'{k} = {text(v)}\n' for k,v in options.items() if v is not None).encode(errors='backslashreplace')
-
-def check_types(
-    options:dict, # value by name
-    types:dict, # type by name of each option: int, float, str or bool
-):
-    "Raises BadInput for an option that there is not, or a value of another type; a whole number is a float, too."
-    for k,v in options.items():
-        if k not in types: raise BadInput(f"there is no option {k}; there are {', '.join(types)}")
-        if type(v) is not types[k] and not (types[k] is float and type(v) is int):
-            raise BadInput(f'{k} = {json.dumps(v, default=str)}: it must be of type {types[k].__name__}')
-
-def read_options(
-    file:Path, # TOML
-    types:dict, # type by name of each option: int, float, str or bool
-) -> dict: # value by name
-    """Reads options. Raises BadInput for what is no TOML, an option that there is not, or a value of another type;
-    OSError when it can't be read."""
-    try: options = tomllib.loads(Path(file).read_text(encoding='utf8'))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
-    try: check_types(options, types)
-    except BadInput as e: raise BadInput(f'{file}: {e}') from e
-    return options

@@ -4,6 +4,7 @@ __all__ = ['expand_plan', 'read_plan', 'find_plan', 'training_key', 'clock_secon
            'measure_model', 'study_row', 'read_study', 'epoch_costs', 'run_study', 'imagenette_study', 'main']
 
 import hashlib, io, itertools, os, shutil, time, tomllib
+from dataclasses import fields
 from collections import Counter
 from contextlib import redirect_stdout
 from importlib.util import find_spec
@@ -13,13 +14,14 @@ from .dataset import image_files, imagenette
 from .baseline import RecordRun
 from fastai.vision.all import *
 # after fastai, which has names of its own for some
-from .resize import n_epochs, parse_stages
+from .resize import Stage, n_epochs, parse_stages
 from .tta import combine_views
 from .smoothing import calibration_error
 from .further import corner_dl
-from .checkpoint import check_types
-from .train import check_training, option_defaults, option_types, train, trained_learner
+from .options import Options, check_names, resolve
+from .train import train, trained_learner
 from fastcore.script import anno_parser
+from tqdm.auto import tqdm
 
 # what a plan may say beside the options of `imagenette_train`, and what it means not to
 _STUDY = dict(runs=1, seed=42, views=0)
@@ -43,56 +45,52 @@ def expand_plan(
                     res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
     return res
 
-_RESERVED = ('out', 'force', 'resume', 'tensorboard', 'book', 'tta') # what the study says itself, or measures
+_RESERVED = ('out', 'force', 'tensorboard', 'book', 'tta') # what the study says itself, or measures
 
-def _check_shape(file, plan):
-    "Raises BadInput for what has not the shape of a plan."
-    def table(v, name):
-        if not isinstance(v, dict): raise BadInput(f'{file}: {name} must be a table')
-        return v
-    other = plan.keys() - {'all', 'parts'}
-    if other: raise BadInput(f'{file}: there is no table {min(other)}; there are all and parts')
-    table(plan.get('all', {}), 'all')
-    if not table(plan.get('parts', {}), 'parts'):
-        raise BadInput(f'{file} has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
-    if 'kinds' in plan.get('all', {}): raise BadInput(f'{file}: kinds belong into a part, such as [parts.mixup]')
-    for part,o in plan['parts'].items():
-        for kind,own in table(table(o, f'parts.{part}').get('kinds', {part: {}}), f'parts.{part}.kinds').items():
-            table(own, f'parts.{part}.kinds.{kind}')
+def _table(v, name, known=None):
+    "A table of a plan; raises BadInput for something else, and for a name in it that is not known."
+    if not isinstance(v, dict): raise BadInput(f'{name} must be a table')
+    if known and (other := v.keys() - known):
+        raise BadInput(f"there is no table {min(other)}; there are {' and '.join(known)}")
+    return v
 
 def _check_run(run):
     "Raises BadInput for options that can't be trained with."
-    check_types({**run['options'], 'seed': run['seed'], 'views': run['views']},
-                {**{k: v for k,v in option_types().items() if k not in _RESERVED}, 'views': int})
-    check_range('views', run['views'], 0)
-    check_training(dict(run['options'], seed=run['seed']))
+    for k in ('seed', 'views'): check_range(k, run[k], 0)
+    if bad := run['options'].keys() & set(_RESERVED): raise BadInput(f'there is no option {min(bad)} in a plan')
+    check_names(run['options'])
+    Options(**run['options'], seed=run['seed'])
+
+def _check_plan(plan):
+    "Raises BadInput for the first mistake; the trainings of the plan, as from `expand_plan`."
+    _table(plan, 'a plan', ('all', 'parts'))
+    if 'kinds' in _table(plan.get('all', {}), 'all'): raise BadInput('kinds belong into a part, such as [parts.mixup]')
+    if not _table(plan.get('parts', {}), 'parts'):
+        raise BadInput('it has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
+    for part,o in plan['parts'].items():
+        kinds = _table(_table(o, f'parts.{part}').get('kinds', {}), f'parts.{part}.kinds')
+        for own in [plan.get('all', {}), o, *(_table(v, f'parts.{part}.kinds.{k}') for k,v in kinds.items())]:
+            for k in _STUDY.keys() & own.keys(): check_range(f'part {part}: {k}', own[k], 0)
+    runs = expand_plan(plan)
+    for r in runs:
+        try: _check_run(r)
+        except BadInput as e: raise BadInput(f"part {r['part']}, kind {r['kind']}: {e}") from e
+    data = list(dict.fromkeys(r['options'].get('data') for r in runs))
+    if len(data) > 1:
+        raise BadInput(f'it has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
+    if nothing := plan['parts'].keys() - {r['part'] for r in runs}:
+        raise BadInput(f'part {min(nothing)} plans no training: '
+                       'runs must be 1 or more, kinds and lists must not be empty')
+    return runs
 
 def read_plan(
     file:Path, # TOML
 ) -> list: # of trainings, as from `expand_plan`
     """Reads a plan, and checks each of its trainings.
     Raises BadInput for the first mistake; OSError when it can't be read."""
-    try: plan = tomllib.loads(Path(file).read_text(encoding='utf8'))
+    try: return _check_plan(tomllib.loads(Path(file).read_text(encoding='utf8')))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
-    _check_shape(file, plan)
-    for part,o in plan['parts'].items():
-        for own in [plan.get('all', {}), o, *o.get('kinds', {}).values()]:
-            try:
-                check_types({k: v for k,v in own.items() if k in ('runs', 'seed', 'views')},
-                            dict.fromkeys(_STUDY, int))
-            except BadInput as e: raise BadInput(f'{file}, part {part}: {e}') from e
-    runs = expand_plan(plan)
-    for run in runs:
-        try: _check_run(run)
-        except BadInput as e: raise BadInput(f"{file}, part {run['part']}, kind {run['kind']}: {e}") from e
-    data = list(dict.fromkeys(r['options'].get('data') for r in runs))
-    if len(data) > 1:
-        raise BadInput(f'{file} has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
-    nothing = plan['parts'].keys() - {r['part'] for r in runs}
-    if nothing:
-        raise BadInput(f'{file}: part {min(nothing)} plans no training: '
-                       'runs must be 1 or more, kinds and lists must not be empty')
-    return runs
+    except BadInput as e: raise BadInput(f'{file}: {e}') from e
 
 _PLANS = Path(find_spec('imagenette_course').origin).parent/'plans'
 
@@ -110,9 +108,9 @@ def training_key(
     seed:int, # of weights, batches and augmentation
 ) -> str: # JSON, the same for the same training
     "The name of a training in the table."
-    types,usual = option_types(),option_defaults()
-    own = {k: types[k](v) for k,v in options.items() if k != 'data' and v is not None}
-    return json.dumps({**{k: v for k,v in sorted(own.items()) if v != usual[k]}, 'seed': seed})
+    o = Options(**{k: v for k,v in options.items() if k not in ('data', 'seed')}, seed=seed)
+    kinds = {f.name: f.type for f in fields(Options)}
+    return json.dumps({**{k: kinds[k](v) for k,v in sorted(o.given().items()) if k != 'seed'}, 'seed': seed})
 
 def clock_seconds(
     device:torch.device, # on which is computed
@@ -123,22 +121,16 @@ def clock_seconds(
     return time.perf_counter()
 
 class EpochSeconds(Callback):
-    """Writes the seconds of each epoch, by `clock_seconds`, beside the checkpoint,
-    so that a run that is resumed has them all."""
+    "Adds the seconds of each epoch, by `clock_seconds`, to its row of the record."
     order = RecordRun.order + .5 # before the checkpoint: what that holds is timed
     def __init__(self,
-        file:Path, # JSON: seconds of each epoch
-        after_epoch, # function of the number of epochs that are done
-    ):
-        self.file, self.tell = Path(file), after_epoch
-        self.seconds = json.loads(self.file.read_text()) if self.file.exists() else []
+        after_epoch=noop, # function of the number of epochs that are done
+    ): self.tell = after_epoch
     def before_epoch(self): self.start = clock_seconds(self.dls.device)
     def after_epoch(self):
-        n = len(self.record_run.record.history)
-        if n > len(self.checkpoint.done):
-            self.seconds[n-1:] = [clock_seconds(self.dls.device) - self.start]
-            write_aside(self.file, json.dumps(self.seconds).encode())
-        self.tell(n)
+        history = self.record_run.record.history
+        history[-1]['clock_seconds'] = clock_seconds(self.dls.device) - self.start
+        self.tell(len(history))
 
 def _accuracy(preds, targs): return (preds.argmax(1) == targs).float().mean().item()
 
@@ -200,20 +192,19 @@ def _data(path):
 def study_row(
     run:dict, # as from `expand_plan`
     summary:dict, # as from `train`
-    history:list, # of dicts, the epochs as in history.csv
-    seconds:list, # of each epoch, by `clock_seconds`
+    history:list, # of dicts, the epochs as in history.csv, with `clock_seconds`
     measured:dict, # as from `measure_model`
 ) -> dict: # value by column
     "What the table holds of one training."
-    o = summary['options']
-    stages = [] if o['progressive'] is None else parse_stages(o['progressive'], o['bs'], o['lr'])
-    path,n = Path(summary['dataset']['path']),summary['dataset']['train']
+    o,path,n = summary['plan'],Path(summary['dataset']['path']),summary['dataset']['train']
+    stages = [Stage(*s) for s in o['stages'] or []]
     seen = sum(e*(n//b*b) for e,b in (
         zip(n_epochs(stages), [s.bs for s in stages]) if stages else [(o['epochs'], o['bs'])]))
+    seconds = sum(h['clock_seconds'] for h in history)
     return dict(options=training_key(run['options'], run['seed']), seed=run['seed'],
                 **{k: o[k] for k in ('arch', 'size', 'epochs', 'bs', 'lr')},
                 accuracy=summary['accuracy'], accuracies=[round(h['accuracy'], 5) for h in history],
-                seconds=sum(seconds), wall_seconds=summary['seconds'], images_a_second=seen/sum(seconds), **measured,
+                seconds=seconds, wall_seconds=summary['seconds'], images_a_second=seen/seconds, **measured,
                 train_images=n, val_images=summary['dataset']['val'], data=_data(path),
                 machine=_machine(summary['device']),
                 versions=' '.join(f'{k} {v}' for k,v in summary['versions'].items()), date=summary['date'])
@@ -245,10 +236,9 @@ def epoch_costs(
     options:dict, # of `imagenette_train`, by name
 ) -> list: # of floats, one for each epoch
     "What each epoch costs, as far as the options tell: pixels times images, without a unit."
-    o = {**option_defaults(), **options}
-    n = ifnone(o['subset'], 1000)
-    if o['progressive'] is None: return [float(n*ifnone(o['size'], 64)**2)]*ifnone(o['epochs'], 5)
-    stages = parse_stages(o['progressive'], 64, 1e-3)
+    n,stages = options.get('subset', 1000),options.get('progressive')
+    if stages is None: return [float(n*options.get('size', 112)**2)]*options.get('epochs', 5)
+    stages = parse_stages(stages, 64, 1e-3)
     return [float(n*s.size**2) for e,s in zip(n_epochs(stages), stages) for _ in range(e)]
 
 def _words(run):
@@ -257,39 +247,14 @@ def _words(run):
         *(f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')),
         f"seed {run['seed']}"]))
 
-class _Progress:
-    """A line for each training; in a notebook and on a terminal a bar, too, over all that is left to train,
-    with the time left."""
-    steps = 1000
-    def __init__(self, runs):
-        # `out` is what `sys.stdout` is before it is redirected
-        self.runs,self.costs,self.out = runs,[epoch_costs(r['options']) for r in runs],sys.stdout
-        self.total = sum(map(sum, self.costs))
-        self.bar = progress_bar(range(self.steps)) if show_bar() and runs else None
-        self._move(0)
-    def _move(self, i):
-        if self.bar:
-            with redirect_stdout(self.out): self.bar.update(i)
-    def show(self, i, epochs):
-        "Shows that of training `i`, counted from 0, `epochs` are done."
-        done = sum(map(sum, self.costs[:i])) + sum(self.costs[i][:epochs])
-        # a bar at 0 begins anew, one at its end has ended
-        self._move(min(max(1, int(self.steps*done/self.total)), self.steps - 1))
-    def say(self, i, what):
-        "Tells what came of training `i`."
-        text = f"{i+1} of {len(self.runs)}: {_words(self.runs[i])}: {what}"
-        clear = '\r\x1b[K' if self.bar and not IN_NOTEBOOK else '' # the bar, which is drawn again below
-        print(clear + text, flush=True)
-        self._move(int(self.steps*sum(map(sum, self.costs[:i+1]))/self.total))
-
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
-    summary = train(**run['options'], seed=run['seed'], out=folder, resume=True, show=False,
-                    cbs=[EpochSeconds(folder/'seconds.json', tell)])
+    begun = any((folder/f).exists() for f in ('checkpoint.pt', 'summary.json'))
+    what = dict(resume=folder) if begun else dict(run['options'], seed=run['seed'], out=folder, force=True)
+    summary = train(**what, show=False, cbs=EpochSeconds(tell))
     history = pd.read_csv(folder/'history.csv').to_dict('records')
     with redirect_stdout(io.StringIO()): learn = trained_learner(folder)
-    return study_row(run, summary, history, json.loads((folder/'seconds.json').read_text()),
-                     measure_model(learn, run['views']))
+    return study_row(run, summary, history, measure_model(learn, run['views']))
 
 def _folder(out, run):
     return out/f"run-{hashlib.md5(training_key(run['options'], run['seed']).encode()).hexdigest()[:12]}"
@@ -312,13 +277,13 @@ def _check_data(plan, file, rows):
     checked = {} # by options: the same for all seeds
     for r in plan:
         key = training_key(r['options'], 0)
-        try: o = checked[key] = checked.get(key) or check_training({**r['options'], 'seed': r['seed']}, path)
+        try: p = checked[key] = checked.get(key) or resolve(Options(**r['options'], seed=r['seed']), path).settings()
         except (BadInput, OSError) as e: raise type(e)(f"part {r['part']}, kind {r['kind']}: {e}") from e
-        row = rows.get(training_key(r['options'], r['seed']), o)
+        row = rows.get(training_key(r['options'], r['seed']), p)
         for k in _FILLED:
-            if row[k] != o[k]:
+            if row[k] != p[k]:
                 raise BadInput(f"{file}: {_words(r)} was trained with {k} {row[k]}, "
-                               f"and {k} {o[k]} is what suits this machine: "
+                               f"and {k} {p[k]} is what suits this machine: "
                                f"say {k} in the plan, or name another --out")
 
 def _left(plan, rows):
@@ -361,21 +326,26 @@ def _train_left(plan, out):
     rows = _rows(file)
     left = _left(plan, rows)
     print(f'{len(rows)} trainings are in the table, {len(left)} are left', flush=True)
-    progress,failed = _Progress(left),[]
+    failed,costs = [],[epoch_costs(r['options']) for r in left]
+    # bars go to stderr: `train` is told to print nothing
+    bar = tqdm(total=sum(map(sum, costs)), disable=not show_bar(), bar_format='{l_bar}{bar}| {elapsed}<{remaining}')
     for i,run in enumerate(left):
-        folder = _folder(out, run)
+        folder,before = _folder(out, run),sum(map(sum, costs[:i]))
+        def tell(epochs): bar.update(before + sum(costs[i][:epochs]) - bar.n)
+        def say(what): tqdm.write(f'{i+1} of {len(left)}: {_words(run)}: {what}', file=sys.stdout); sys.stdout.flush()
         if training_key(run['options'], run['seed']) in rows and folder.exists():
             shutil.rmtree(folder) # left behind by a stop, when its row was written
         folder.mkdir(exist_ok=True)
-        try: row = _row(run, folder, partial(progress.show, i))
+        try: row = _row(run, folder, tell)
         except (Diverged, OutOfMemory) as e:
             failed.append(type(e)(f'{_words(run)}: {e}'))
-            progress.say(i, str(e))
+            say(e)
             continue
         rows[row['options']] = row
         write_aside(file, _csv(rows.values()))
         shutil.rmtree(folder)
-        progress.say(i, f"accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s")
+        say(f"accuracy {row['accuracy']:.1%}, {row['seconds']:.0f} s")
+    bar.close()
     if failed:
         raise type(failed[0])(f'{len(failed)} of {len(left)} trainings failed and have no row; the first: {failed[0]}')
     return read_study(file)

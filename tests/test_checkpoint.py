@@ -1,4 +1,4 @@
-"A training that is killed and resumed against one that nobody disturbed; files that are damaged or bite; options in a file."
+"A training that is killed and resumed against one that nobody disturbed; files that are damaged or bite."
 import io, math, multiprocessing, os, pickle, random, signal, time, zipfile
 from pathlib import Path
 
@@ -60,7 +60,7 @@ OPTIMIZERS = dict(adam=Adam, ranger=ranger, adamw=partial(OptimWrapper, opt=torc
                   sgd=partial(OptimWrapper, opt=torch.optim.SGD, momentum=.9))
 
 @pytest.mark.parametrize('name', OPTIMIZERS)
-@pytest.mark.parametrize('stop', [1, 2, 3])
+@pytest.mark.parametrize('stop', [1, 3])
 def test_resumed_as_undisturbed(name, stop):
     make = lambda: get_learner(dls(), net, seed=3, opt_func=OPTIMIZERS[name])
     first = run(make, stop=stop)
@@ -94,7 +94,7 @@ class Pool(nn.Sequential):
     "A network of milliseconds."
     def __init__(self, n_out): super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, n_out))
 
-@pytest.mark.parametrize('stop', [1, 2, 3, 4, 5])
+@pytest.mark.parametrize('stop', [1, 2, 3, 5])
 def test_in_stages(tiny, stop):
     "Two epochs, then fine_tune's one and two at a larger size."
     make = lambda: get_learner(cached_dls(tiny, 8, 32), Pool, cbs=MixUp(.4))
@@ -107,6 +107,25 @@ def test_seconds_go_on():
     state['history'][-1]['seconds'] = 1000.
     rows = run(make, state=state)[1]['history']
     assert rows[1]['seconds'] == 1000 and 1000 < rows[2]['seconds'] < rows[3]['seconds'] < 1100
+
+def test_seldom_saved():
+    "Between two saves the state is kept in memory: Ctrl-C writes it, and the end of the training."
+    def fit_with(stop=None, state=None):
+        kept, learn = [], get_learner(dls(), net, seed=3)
+        cbs = [Checkpoint(lambda o: kept.append(through_a_file(o)), state, every=1e9), *([Stop(stop)] if stop else [])]
+        try: fit(learn, 4, 1e-2, cbs=cbs, show=False)
+        except KeyboardInterrupt: pass
+        return learn, kept
+    stopped = fit_with(stop=2)[1]
+    assert [len(o['history']) for o in stopped] == [2]
+    learn,ended = fit_with(state=stopped[0])
+    assert [len(o['history']) for o in ended] == [4]
+    same(run(lambda: get_learner(dls(), net, seed=3)), (learn, ended[0]))
+
+def test_saving_is_not_training():
+    slow = lambda o: time.sleep(.5)
+    learn = get_learner(dls(), net)
+    assert fit(learn, 2, 1e-2, cbs=Checkpoint(slow), show=False).history[-1]['seconds'] < .5
 
 class Memory(Callback):
     "Has a state of its own."
@@ -211,8 +230,8 @@ def test_the_old_one_stays_when_there_is_no_room(file, monkeypatch):
 
 # ---- not a number
 
-@pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize('step', [1, 4, 7])
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+@pytest.mark.parametrize('step', [1, 7])
 def test_stop_at_nan(value, step):
     class Spoil(Callback):
         run_valid = False
@@ -226,25 +245,6 @@ def test_stop_at_nan(value, step):
 
 def test_a_training_without_nan_is_left_alone():
     same(run(lambda: get_learner(dls(), net)), run(lambda: get_learner(dls(), net), cbs=[StopAtNaN]))
-
-# ---- options
-
-@settings(max_examples=60, deadline=None)
-@given(a=st.text(max_size=20).filter(lambda o: not any(0xd800 <= ord(c) < 0xe000 for c in o)), n=st.integers(-2**60, 2**60),
-       x=st.floats(allow_nan=False, allow_infinity=False), b=st.booleans())
-def test_options_round_trip(a, n, x, b, tmp_path_factory):
-    file = tmp_path_factory.getbasetemp()/'o.toml'
-    file.write_bytes(options_toml(dict(a=a, n=n, x=x, b=b, none=None)))
-    assert read_options(file, dict(a=str, n=int, x=float, b=bool)) == dict(a=a, n=n, x=x, b=b)
-
-@pytest.mark.parametrize('text,words', [('a = ', 'not TOML'), ('c = 1', 'no option c'), ('n = 1.5', 'n = 1.5: it must be of type int'), ('n = true', 'of type int'),
-                                        ('b = 1', 'of type bool'), ('a = 1', 'of type str'), ('a = 2020-01-01', 'of type str'), ('[a]\nb = 1', 'of type str'), ('n = 1\nn = 2', 'not TOML')])
-def test_options_that_are_wrong(tmp_path, text, words):
-    (tmp_path/'o.toml').write_text(text)
-    with pytest.raises(BadInput, match=words): read_options(tmp_path/'o.toml', dict(a=str, n=int, x=float, b=bool))
-    (tmp_path/'o.toml').write_bytes(b'a = "\xff"')
-    with pytest.raises(BadInput, match='not TOML'): read_options(tmp_path/'o.toml', dict(a=str))
-    with pytest.raises(FileNotFoundError): read_options(tmp_path/'no.toml', {})
 
 # ---- the command, killed
 
@@ -263,7 +263,8 @@ def work(data, out, stores, options, moment):
             real(fd)
         os.fsync = fsync
     elif moment is not None: signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL)); signal.setitimer(signal.ITIMER_REAL, moment)
-    train(data, out=out, resume=True, **options)
+    begun = (Path(out)/'checkpoint.pt').exists() or (Path(out)/'summary.json').exists()
+    train(resume=out) if begun else train(data=data, out=out, force=True, **options)
 
 def process(target, *args):
     ctx = multiprocessing.get_context('forkserver')

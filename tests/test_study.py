@@ -1,5 +1,6 @@
 "Plans, tables and the study itself, also killed and gone on with."
 import json, math, re, shutil, subprocess, sys, tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from imagenette_course.baseline import no_output
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import make_sample
 from imagenette_course.study import *
-from imagenette_course.study import _Progress
 from imagenette_course.core import Diverged
 from imagenette_course.core import OutOfMemory
-from imagenette_course.train import option_defaults, train, trained_learner
+from imagenette_course.options import Options
+from imagenette_course.train import train, trained_learner
 from imagenette_course.tta import tta
 
 SMALL = dict(arch='xresnet18', size=24, bs=8, epochs=1)
@@ -91,7 +92,7 @@ def test_growing_images_have_equal_compute(name):
 # ---- keys, costs, the table
 
 def test_the_key_leaves_out_what_is_usual():
-    assert training_key(dict(option_defaults(), data='x', mixup=1), 3) == '{"mixup": 1.0, "seed": 3}'
+    assert training_key(dict(seed=7, data='x', mixup=1, noise=0), 3) == '{"mixup": 1.0, "seed": 3}'
     assert training_key(dict(mixup=1., smooth=.1), 3) == training_key(dict(smooth=.1, mixup=1), 3) != training_key(dict(smooth=.1, mixup=1), 4)
 
 def test_costs():
@@ -140,16 +141,16 @@ def test_a_study(plan, tmp_path, capsys):
 def test_a_study_that_was_stopped(plan, tmp_path, monkeypatch):
     plan = [dict(r, options=dict(r['options'], epochs=3)) for r in plan[:2]]
     whole = run_study(plan, tmp_path/'whole')
-    real, n = _Progress.show, [0]
-    def show(self, i, epochs):
+    real, n = EpochSeconds.after_epoch, [0]
+    def after_epoch(self):
         n[0] += 1
         if n[0] == 6: raise KeyboardInterrupt # in the second training
-        real(self, i, epochs)
-    monkeypatch.setattr(_Progress, 'show', show)
+        real(self)
+    monkeypatch.setattr(EpochSeconds, 'after_epoch', after_epoch)
     with pytest.raises(KeyboardInterrupt): run_study(plan, tmp_path/'o')
     assert len(read_study(tmp_path/'o/study.csv')) == 1
     [folder] = (tmp_path/'o').glob('run-*')
-    assert (folder/'checkpoint.pt').exists() and json.loads((folder/'seconds.json').read_text())
+    assert (folder/'checkpoint.pt').exists() and (pd.read_csv(folder/'history.csv', comment='#').clock_seconds > 0).all()
     df = run_study(plan, tmp_path/'o')
     timed = [c for c in df if 'second' in c]
     assert df.drop(columns=timed).equals(whole.drop(columns=timed)) and (df.seconds > 0).all()
@@ -161,14 +162,14 @@ def test_the_same_training_in_two_parts_is_made_once(plan, tmp_path):
 
 def test_two_studies_in_one_folder(plan, tmp_path, monkeypatch):
     "The second one is refused while the first one trains, and takes nothing from it."
-    real, said = _Progress.show, []
-    def show(self, i, epochs):
+    real, said = EpochSeconds.after_epoch, []
+    def after_epoch(self):
         with pytest.raises(BadInput, match='another study is writing into .*name another --out') as e: run_study(plan[1:2], tmp_path)
         said.append(e)
-        real(self, i, epochs)
-    monkeypatch.setattr(_Progress, 'show', show)
+        real(self)
+    monkeypatch.setattr(EpochSeconds, 'after_epoch', after_epoch)
     assert set(run_study(plan[:1], tmp_path).options) == {training_key(plan[0]['options'], 42)} and said
-    monkeypatch.setattr(_Progress, 'show', real)
+    monkeypatch.setattr(EpochSeconds, 'after_epoch', real)
     assert len(run_study(plan[:2], tmp_path)) == 2
 
 def test_what_a_stop_left_behind_goes(plan, tmp_path):
@@ -178,18 +179,14 @@ def test_what_a_stop_left_behind_goes(plan, tmp_path):
     folder.mkdir(); (folder/'loss.png').write_text('left behind')
     assert [len(v) for v in run_study([dict(plan[0], views=1)], tmp_path).tta_mean] == [2] and not folder.exists()
 
-def test_a_kill_between_two_files(plan, tmp_path, monkeypatch):
-    "The seconds are written before the checkpoint, so that they are never fewer than its epochs."
-    one = [dict(plan[0], options=dict(plan[0]['options'], epochs=2))]
-    real, n = module.write_aside, [0]
-    def fail(path, data):
-        real(path, data); n[0] += 1
-        raise KeyboardInterrupt
-    monkeypatch.setattr(module, 'write_aside', fail)
-    with pytest.raises(KeyboardInterrupt): run_study(one, tmp_path)
-    monkeypatch.setattr(module, 'write_aside', real)
-    df = run_study(one, tmp_path)
-    assert n[0] == 1 and len(df.accuracies[0]) == 2 and df.images_a_second[0] == pytest.approx(80/df.seconds[0])
+def test_a_stop_before_the_row_was_written(plan, tmp_path, monkeypatch):
+    "The training is whole: it is measured, and not made again."
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(module, 'measure_model', stop)
+        with pytest.raises(KeyboardInterrupt): run_study(plan[:1], tmp_path)
+    monkeypatch.setattr(EpochSeconds, 'after_epoch', stop)
+    assert len(run_study(plan[:1], tmp_path)) == 1
 
 def test_views_that_are_missing_are_measured(plan, tmp_path):
     run_study(plan[:1], tmp_path)
@@ -222,8 +219,8 @@ def test_what_a_plan_leaves_open_must_stay_the_same(plan, tmp_path, monkeypatch)
     plan = [dict(r, options={k: v for k,v in r['options'].items() if k != 'lr'}) for r in plan]
     run_study(plan[:1], tmp_path)
     before = (tmp_path/'study.csv').read_bytes()
-    real = module.check_training
-    monkeypatch.setattr(module, 'check_training', lambda *args: type(o := real(*args))(o, lr=.1))
+    real = module.resolve
+    monkeypatch.setattr(module, 'resolve', lambda *args: replace(real(*args), lr=.1))
     with pytest.raises(BadInput, match='seed 42 was trained with lr 0.003, and lr 0.1 is what suits this machine: say lr in the plan, or name another --out'): run_study(plan, tmp_path)
     assert (tmp_path/'study.csv').read_bytes() == before
 
@@ -269,7 +266,7 @@ def test_callbacks_of_a_program(plan, tmp_path):
         n = 0
         def after_epoch(self): Count.n += 1
     train(**plan[0]['options'], out=tmp_path/'o', show=False, cbs=Count())
-    assert Count.n == 1 and 'cbs' not in (tmp_path/'o/options.toml').read_text() and 'cbs' not in json.loads((tmp_path/'o/summary.json').read_text())['options']
+    assert Count.n == 1 and 'cbs' not in json.loads((tmp_path/'o/summary.json').read_text())['options']
 
 def test_the_command(tiny, tmp_path, file):
     def start(*args): return subprocess.run([sys.executable, '-c', 'from imagenette_course.study import main; main()', *map(str, args)], capture_output=True, text=True)
