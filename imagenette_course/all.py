@@ -29,6 +29,7 @@ from .sprint import (SPRINT_NETS, GrowImages, SprintMuon, SprintNet, conv_group,
 from .models import Classifier, load_model, named_network, save_model
 from .checkpoint import Checkpoint, StopAtNaN, TensorBoard
 from .distributed import distributed
+from .options import Options
 from .train import imagenette_train, trained_learner
 from .predict import imagenette_predict, predict_files
 from .study import imagenette_study, read_plan, read_study, run_study

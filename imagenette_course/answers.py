@@ -33,6 +33,7 @@ def study_table(
     if res.empty: raise BadInput('no training of this plan is in the table')
     return res
 
+# %% ../nbs/14_does_it_help.ipynb #n1806102
 def recorded(
     plan:str='cpu', # name of a plan in the package
     folder:Path=None, # that holds `plan`.csv, None: the package's own, `nbs/results` in the repository
@@ -85,6 +86,7 @@ def _least_squares(t, value):
     return (kinds, beta, inverse, inverse@(X.T@X), ((t[value].values - X@beta)**2).sum(),
             len(t) - np.linalg.matrix_rank(X))
 
+# %% ../nbs/14_does_it_help.ipynb #n1392826
 def chance(
     table:pd.DataFrame, # as from `study_table`, of one size
     value:str='accuracy', # column
@@ -110,6 +112,7 @@ def image_error(
     each = np.mean([a[s].astype(float) - b[s] for s in both], axis=0) if both else np.array([math.nan]*2)
     return each.std(ddof=1)/math.sqrt(len(each))
 
+# %% ../nbs/14_does_it_help.ipynb #n5806982
 def gains(
     table:pd.DataFrame, # with the columns kind, seed, and what `value` names; a part at one size and length of training
     baseline:str='normalize', # kind that the others are compared with
@@ -138,6 +141,7 @@ def gains(
                        low_images=c@beta - far, high_images=c@beta + far, seeds=len(own))
     return pd.DataFrame.from_dict(rows, orient='index')
 
+# %% ../nbs/14_does_it_help.ipynb #n6655257
 def runs_needed(
     std:float, # standard deviation of the accuracy over seeds
     difference:float, # to be found, in the unit of `std`
@@ -178,12 +182,14 @@ def _told(g, baseline):
 
 def _title(ax, *lines, width=66): ax.set_title('\n'.join(textwrap.fill(o, width) for o in lines), size=10)
 
+# %% ../nbs/14_does_it_help.ipynb #n9887177
 def _scale(table):
     "What was trained, in words."
     r = table.iloc[0]
     return (f"{r.arch}, {'/'.join(map(str, sorted(set(table['size']))))} px, "
             f"{'/'.join(map(str, sorted(set(table.epochs))))} epochs")
 
+# %% ../nbs/14_does_it_help.ipynb #n7874076
 def plot_ladder(
     table:pd.DataFrame, # one part of a study, at one length of training
     baseline:str='normalize', # kind that the others are compared with
@@ -216,6 +222,7 @@ def _longer(table, baseline, study=None, by='epochs'):
     return {n: gains(t, baseline, study=study) for n,t in table.groupby(by)
             if baseline in set(t.kind) and t.kind.nunique() > 1}
 
+# %% ../nbs/14_does_it_help.ipynb #n7555175
 def plot_crossover(
     table:pd.DataFrame, # parts of a study, of one size, that differ in their epochs
     baseline:str='normalize', # kind that the others are compared with
@@ -257,6 +264,7 @@ def frontier(
     p = points.sort_values('seconds')
     return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
+# %% ../nbs/14_does_it_help.ipynb #n6593859
 def plot_frontier(
     table:pd.DataFrame, # as from `study_table`
     ax=None, # axes to draw on
@@ -303,6 +311,7 @@ def _view_gains(t, rule='mean'):
     n = min(map(len, t[f'tta_{rule}']))
     return 100*np.array([np.array(v[:n]) - v[0] for v in t[f'tta_{rule}']])
 
+# %% ../nbs/14_does_it_help.ipynb #n2951861
 def plot_tta(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
     ax=None, # axes to draw on
@@ -373,6 +382,7 @@ def seed_std(
     squares = ((g.size() - 1)*g.var()).sum()
     return *(math.sqrt(squares/q) for q in (df, *stats.chi2.ppf([.975, .025], df))), df
 
+# %% ../nbs/14_does_it_help.ipynb #n8707293
 def plot_spread(
     table:pd.DataFrame, # as from `study_table`
     axs=None, # two axes to draw on
@@ -440,6 +450,7 @@ def _quote_views(t):
             f"{g.shape[1]-1} views {g[:,-1].mean():+.1f}, "
             f"corners {100*(t.corners_mean - t.tta_mean.str[0]).mean():+.1f}")
 
+# %% ../nbs/14_does_it_help.ipynb #n9912592
 def _quote_gain(t, kind, baseline, study):
     "What a kind gained in one comparison; none where it was not compared."
     g = gains(t, baseline, study=study) if {kind, baseline} <= set(t.kind) else pd.DataFrame()
@@ -456,6 +467,7 @@ def _quote_gain(t, kind, baseline, study):
     return [f"{_seen(base)}{noise}: {_name(baseline)} {100*base.accuracy.mean():.2f}%, "
             f"{_name(kind)}{other} {_signed(r.gain, 2)} points ({interval}; {len(rows)} and {len(base)} seeds)"]
 
+# %% ../nbs/14_does_it_help.ipynb #n3373835
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu

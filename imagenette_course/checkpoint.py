@@ -61,6 +61,7 @@ def learner_state(
         model=get_model(learn.model).state_dict(), opt=learn.opt.state_dict(), random=random_states(learn.dls),
         cbs={k: cb.state_dict() for k,cb in _with_state(learn).items()}, smooth=(smooth.count, smooth.val)))
 
+# %% ../nbs/13_long_runs.ipynb #n0037612
 def load_learner_state(
     learn:Learner, # of the same kind, with an optimizer
     state:dict, # as from `learner_state`
@@ -114,7 +115,7 @@ class Checkpoint(Callback):
     def __init__(self,
         save, # function of a dict with the keys of `learner_state` and `history`
         state:dict=None, # what `save` was given last, None: begin anew
-        every:float=0, # seconds between two saves at least; the last epoch, and the last before a stop, are saved always
+        every:float=0, # seconds between two saves at least; the last epoch is always saved, also of a stop
     ):
         self.save, self.state, self.every, self.n = save, state, every, 0
         self.kept, self.saved_at = None, time.perf_counter()

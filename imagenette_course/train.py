@@ -46,8 +46,10 @@ def _new_folder(out):
             out = stem if i == 1 else stem.with_name(f'{stem.name}-{i}')
             try: out.mkdir(parents=True)
             except FileExistsError: continue # another run was there first
+            except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name an --out') from e
             return out
-    out.mkdir(parents=True, exist_ok=True)
+    try: out.mkdir(parents=True, exist_ok=True)
+    except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name another --out') from e
     for f in (out/'checkpoint.pt', *out.glob('tensorboard/seed*/events.out.tfevents.*')): f.unlink(missing_ok=True)
     return out
 
@@ -191,6 +193,10 @@ class Job:
             before = f"; {self.out/'checkpoint.pt'} holds the epochs before" if self.n_saved else ''
             raise Diverged(one_line(e) + before) from None
         except torch.OutOfMemoryError: full = True # what the error holds on to is free below
+        except RuntimeError as e: # of a worker process of `--book`
+            if not re.search('shared memory|shm|[Bb]us error', str(e)): raise
+            raise OutOfMemory('the worker processes have too little shared memory (/dev/shm): '
+                              f'begin another run with --workers 0; {self.stopped()}') from e
         if full:
             gc.collect() # the learner, which refers to itself, would keep the memory from the next training
             raise OutOfMemory(f'{self.too_large()}; {self.stopped()}')

@@ -476,6 +476,15 @@ def test_out_is_a_file(tiny, tmp_path, refused):
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST], 'is a file: name a folder')
     assert (tmp_path/'a').read_text() == 'mine'
 
+def test_a_folder_that_can_not_be_made(tiny, tmp_path, refused):
+    (tmp_path/'file').write_text('mine')
+    refused(['--data', tiny, '--out', tmp_path/'file/a', *FAST], f"{tmp_path/'file/a'} could not be made", 'name another --out')
+
+def test_too_little_shared_memory(tiny, tmp_path, refused, monkeypatch):
+    def full(*args, **kwargs): raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...')
+    monkeypatch.setattr(train_module, 'fit', full)
+    refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--book'], 'too little shared memory', '--workers 0', status=1)
+
 @pytest.mark.parametrize('workers', [0, 2])
 def test_an_unreadable_image(own, tmp_path, workers, refused):
     bad = image_files(own)[5]
