@@ -158,13 +158,20 @@ def _go_on(self:Checkpoint, record):
 
 # %% ../nbs/13_long_runs.ipynb #5ca060ca
 class StopAtNaN(Callback):
-    "Stops a training as soon as its loss is no finite number. Raises Diverged, which says where."
+    "Stops a training when its loss is no finite number any more. Raises Diverged, which says where it began."
     order = Recorder.order + 1
     run_valid = False
-    def after_batch(self):
-        if math.isfinite(self.recorder.losses[-1]): return
-        raise Diverged(f'the loss is {float(self.recorder.losses[-1])} at step {self.iter+1} of {self.n_iter} '
+    def before_train(self): self.n = len(self.recorder.losses) # of those that were looked at
+    def after_batch(self): # a GPU would have to be waited for: there, after 50 steps and after the epoch
+        if self.dls.device.type == 'cpu' or (self.iter+1)%50 == 0: self.after_train()
+    def after_train(self):
+        new = torch.tensor([]) if self.n == len(self.recorder.losses) else torch.stack(self.recorder.losses[self.n:])
+        bad,self.n = (~new.isfinite()).nonzero().flatten().tolist(),len(self.recorder.losses)
+        if not bad: return
+        step = self.iter + 2 - len(new) + bad[0]
+        raise Diverged(f'the loss is {new[bad[0]].item()} at step {step} of {self.n_iter} '
                        f'in epoch {self.epoch+1}: try a smaller lr')
+
 
 # %% ../nbs/13_long_runs.ipynb #7fbb26d7
 class TensorBoard(Callback):
