@@ -226,12 +226,10 @@ def fast_settings(
     device, # where the training runs
 ) -> AttrDict: # bf16, channels_last, fused, compile: True or False
     "What makes a training step quicker on a device."
-    device = torch.device(device)
-    if device.type == 'cuda':
-        return AttrDict(bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-                        channels_last=True, fused=True, compile=False)
-    bf16 = device.type == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return AttrDict(bf16=bf16, channels_last=device.type == 'cpu', fused=device.type == 'cpu', compile=False)
+    kind = torch.device(device).type
+    if kind == 'cuda': bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else: bf16 = kind == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return AttrDict(bf16=bf16, channels_last=kind in ('cpu', 'cuda'), fused=kind in ('cpu', 'cuda'), compile=False)
 
 # %% ../nbs/11_iteration_speed.ipynb #b9b009d8
 def _bf16_forward(x, model):
