@@ -176,9 +176,10 @@ def _read_ahead(dl, batches):
     store, device = dl.store, torch.device(ifnone(dl.device, 'cpu'))
     rows = store.rows(dl.dataset.items)
     if rows is not None and store.fits(device):
+        there = store.on(device)
         for idxs in batches:
             at = rows[idxs].to(device, non_blocking=True)
-            yield idxs, *(o.index_select(0, at) for o in store.on(device))
+            yield idxs, *(o.index_select(0, at) for o in there)
         return
     def read(idxs):
         if rows is None: # images that are not in the store
@@ -245,8 +246,8 @@ def use_bf16(
     model:nn.Module, # of one tensor to one tensor
 ) -> nn.Module: # the same one
     "Lets a network compute in bfloat16 wherever autocast finds it safe; its weights and its output stay float32."
-    model.forward = _bf16_forward # an attribute, not a method: it gets no `self`,
-    model.register_forward_pre_hook(_pass_itself, with_kwargs=True) # but the network that is called: a replica, too
+    model.forward = partial(_bf16_forward, model=model)
+    model.register_forward_pre_hook(_pass_itself, with_kwargs=True) # a replica has the same `forward`, other weights
     return model
 
 

@@ -44,7 +44,7 @@ def store_file(
 
 def _numbered(device): return torch.empty(0, device=device).device # 'cuda' is 'cuda:0'
 
-def _checksum(pixels, sizes): return zlib.crc32(pixels, zlib.crc32(json.dumps(sizes).encode()))
+def _checksum(npy, sizes): return zlib.crc32(np.memmap(npy, mode='r'), zlib.crc32(json.dumps(sizes).encode()))
 
 def _check_room(file, need, max_gb):
     "Raises OSError when the store is larger than it may be, or than the disk has room for."
@@ -71,24 +71,23 @@ def _build(file, files, side, key, workers, max_gb):
             pixels = np.lib.format.open_memmap(npy, 'w+', np.uint8, (len(files), side, side, 3))
             decode = lambda o: _decode(*o, npy, side, pixels.offset)
             sizes = [*parallel(decode, [*enumerate(files)], threadpool=True, n_workers=workers, progress=show_bar())]
-            facts.write_text(json.dumps(dict(key=key, sizes=sizes, sum=_checksum(pixels, sizes))))
+            facts.write_text(json.dumps(dict(key=key, sizes=sizes, sum=_checksum(npy, sizes))))
             os.replace(npy, file)
             os.replace(facts, file.with_suffix('.json'))
     except OSError as e:
         if e.filename and file.stem not in str(e.filename): raise # an image that has gone, or may not be read
         raise OSError(e.errno, f'{file} could not be written ({e.strerror or e}): make room there, '
-                               'or choose a smaller presize') from e
+                               'or name another folder by the environment variable FASTAI_HOME') from e
 
 def _read(file, key):
     "The content of a store; None when it is not there, not whole, or holds something else."
     try:
         facts = json.loads(file.with_suffix('.json').read_bytes())
-        pixels = np.lib.format.open_memmap(file, mode='r')
-        if facts['key'] != key or facts['sum'] != _checksum(pixels, facts['sizes']): return None
+        if facts['key'] != key or facts['sum'] != _checksum(file, facts['sizes']): return None
     except (FileNotFoundError, LookupError, TypeError, ValueError): return None
     with warnings.catch_warnings(): # PyTorch has no tensors that can't be written to
         warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
-        pixels = torch.from_numpy(pixels)
+        pixels = torch.from_numpy(np.lib.format.open_memmap(file, mode='r'))
     return AttrDict(pixels=pixels, ratio=torch.tensor([w/h for w,h in facts['sizes']]), copies={})
 
 _opened = WeakValueDictionary() # (file, key) -> content of a store, as long as a `PixelStore` of this process holds it

@@ -199,13 +199,14 @@ def test_open_once_in_a_process(files, tiny, monkeypatch):
     del b
     assert [o() for o in gone] == [None]*3
 
-@pytest.mark.parametrize('damage', ['byte', 'truncated', 'empty', 'sizes', 'half a json', 'no json'])
+@pytest.mark.parametrize('damage', ['byte', 'header', 'truncated', 'empty', 'sizes', 'half a json', 'no json'])
 def test_damaged_store_is_made_again(files, tiny, monkeypatch, damage):
     store = PixelStore(files, tiny, 16)
     want, ratio, f = store.pixels.clone(), store.ratio.clone(), store.file
     del store
     data, text = bytearray(f.read_bytes()), f.with_suffix('.json').read_text()
     if damage == 'byte': data[len(data)//2] ^= 1
+    if damage == 'header': data[8] = 1
     if damage == 'truncated': data = data[:len(data)//2]
     if damage == 'empty': data = b''
     if damage == 'sizes': facts = json.loads(text); facts['sizes'][0][0] += 1; text = json.dumps(facts)
