@@ -32,49 +32,51 @@ def map_sides(
         return list(dict.fromkeys(hooks.stored))
 
 # %% ../nbs/03_progressive_resizing.ipynb #45a22b1d
+def _can_halve(model, size):
+    "Whether every layer that halves is given a map of 2 px or more; not where the network refuses images of `size`."
+    try: return min(map_sides(model, size), default=2) > 1
+    except (RuntimeError, AssertionError, ValueError): return False # such as a filter that is larger than its map
+
 def smallest_size(
     model:nn.Module, # of images (n, 3, size, size)
 ) -> int: # pixels
     "The smallest size at which every layer that halves is given a map of 2 px or more. Raises BadInput without one."
-    def enough(size):
-        try: return min(map_sides(model, size), default=2) > 1
-        except RuntimeError: return False # such as a filter that is larger than its map
-    hi = next((o for o in (2**i for i in range(13)) if enough(o)), None)
-    if hi is None: raise BadInput(f'model is a {type(model).__name__} that takes images of no size up to 4096 px')
-    return bisect_left(range(hi+1), True, lo=hi//2, key=enough)
+    hi = next((2**i for i in range(13) if _can_halve(model, 2**i)), None)
+    if hi is None:
+        raise BadInput(f'model is a {type(model).__name__} that takes images of none of the sizes 1, 2, 4 to 4096 px: '
+                       'a network for one size alone can not be trained at others')
+    return bisect_left(range(hi+1), True, lo=hi//2, key=partial(_can_halve, model))
 
 def check_map(
     model:nn.Module, # of images (n, 3, size, size)
     size:int, # side of the image, pixels
 ):
-    "Raises BadInput when images of `size` are too small for the network."
+    "Raises BadInput when images of `size` are too small for the network, or it is made for another size alone."
+    if _can_halve(model, size): return
     if size < (low := smallest_size(model)):
         raise BadInput(f'size={size}: too small for this network, use {low} or more')
+    raise BadInput(f'size={size}: this network takes images of another size alone, such as {low} px')
 
 # %% ../nbs/03_progressive_resizing.ipynb #98f60b90
-def _carry_over(old, new):
-    "Adds the transforms to a loader that its predecessor was given after it was made."
-    for event in ('after_item', 'before_batch', 'after_batch'):
-        made = Counter(type(o) for o in getattr(new, event).fs)
-        for o in getattr(old, event).fs:
-            if made[type(o)]: made[type(o)] -= 1
-            else: getattr(new, event).add(o)
-
 def at_size(
     dls:DataLoaders, # as from `get_dls`
     size:int, # side of the square that the network sees, pixels
     bs:int=None, # images a batch, None: as before
-) -> DataLoaders: # the same files and split, in the same order
+) -> DataLoaders: # the same files and split, in the same order; `dls` itself where nothing changes
     "The loaders made anew by `get_dls` at another size; `presize` keeps its ratio to `size`. Raises BadInput."
     old = getattr(dls, 'settings', None)
     if old is None: raise BadInput('dls has no settings: make it with get_dls')
-    check_range('size', size, 8, 2048)
-    # loaders of another kind name the function that makes them, and keep their `presize`
-    make = getattr(dls, 'make', get_dls)
-    presize = round(old['presize']*size/old['size']) if make is get_dls else old['presize']
-    new = dict(old, size=size, bs=ifnone(bs, old['bs']), presize=presize)
+    new = dict(old, size=check_range('size', size, 8, 2048), bs=ifnone(bs, old['bs']))
+    if new == old: return dls
+    make = getattr(dls, 'make', get_dls) # loaders of another kind say what makes them, and keep their `presize`
+    if make is get_dls: new['presize'] = round(old['presize']*size/old['size'])
     res = make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
-    for a,b in zip(dls.loaders, res.loaders): _carry_over(a, b)
+    for a,b in zip(dls.loaders, res.loaders): # what was added to a loader after it was made is carried over
+        for before,after in ((getattr(a, o), getattr(b, o)) for o in ('after_item', 'before_batch', 'after_batch')):
+            made = Counter(map(type, after.fs))
+            for o in before.fs:
+                made[type(o)] -= 1
+                if made[type(o)] < 0: after.add(o)
     return res
 
 # %% ../nbs/03_progressive_resizing.ipynb #fd6b09b0
@@ -85,21 +87,18 @@ class Stage(NamedTuple):
     bs:int # images a batch
     lr:float # largest learning rate
 
-_limits = dict(epochs=(1,), size=(8, 2048), bs=(1,), lr=(1e-8, 10, float))
-
 def _as_stages(stages):
     "A list of `Stage`. Raises BadInput, with the number of the stage, for what can't be trained."
     if not isinstance(stages, (list, tuple, L)) or not len(stages):
         raise BadInput(f'stages={stages!r}: it must be a list of one or more (epochs, size, bs, lr)')
-    res = []
     for i,o in enumerate(stages):
         if not isinstance(o, (list, tuple)) or len(o) != 4:
             raise BadInput(f'stages[{i}]={o!r}: it must be (epochs, size, bs, lr)')
-        for (k,limits),v in zip(_limits.items(), o): check_range(f'stages[{i}] {k}', v, *limits)
-        if res and o[1] <= res[-1].size:
-            raise BadInput(f'stages[{i}] size={o[1]}: sizes must grow, and the stage before has {res[-1].size}')
-        res.append(Stage(*o))
-    return res
+        for k,v,limits in zip(Stage._fields, o, [(1,), (8, 2048), (1,), (1e-8, 10, float)]):
+            check_range(f'stages[{i}] {k}', v, *limits)
+        if i and o[1] <= (last := stages[i-1][1]):
+            raise BadInput(f'stages[{i}] size={o[1]}: sizes must grow, and the stage before has {last}')
+    return [Stage(*o) for o in stages]
 
 # %% ../nbs/03_progressive_resizing.ipynb #7dafa860
 def n_epochs(
@@ -127,13 +126,14 @@ def _warn_resolution(files, size):
             f'half of them {np.median(sides):.0f} px or less; enlarging them adds cost and no detail', stacklevel=4)
 
 # %% ../nbs/03_progressive_resizing.ipynb #2d61ccad
-def _check_learner(learn, stages):
-    "Raises BadInput, or warns, when the learner can't be trained in these stages."
-    check_map(learn.model, stages[0].size)
+def _stage_loaders(learn, stages):
+    "The loaders of each stage. Raises BadInput, or warns, when the learner can't be trained on them."
     n = len(learn.dls.train_ds)
     for i,o in enumerate(stages):
+        check_map(learn.model, o.size)
         if o.bs > n: raise BadInput(f'stages[{i}] bs={o.bs}: use the number of training images, {n}, or less')
     _warn_resolution(learn.dls.train.items, stages[-1].size)
+    return [at_size(learn.dls, o.size, o.bs) for o in stages]
 
 # %% ../nbs/03_progressive_resizing.ipynb #ec38ad86
 def progressive_fit(
@@ -147,34 +147,33 @@ def progressive_fit(
     an epoch. The learner keeps the loaders of the last stage, also when it is stopped. Raises BadInput, before
     training, for what can't work."""
     stages = _as_stages(stages)
-    _check_learner(learn, stages)
+    loaders = _stage_loaders(learn, stages)
     run = new_run(learn, sum(n_epochs(stages)), max(o.lr for o in stages), name, cbs)
-    run.settings['stages'], recorder, dls = [tuple(o) for o in stages], RecordRun(run), learn.dls
+    run.settings['stages'], recorder = [tuple(o) for o in stages], RecordRun(run)
     try:
-        for i,o in enumerate(stages):
-            learn.dls = at_size(dls, o.size, o.bs)
+        for i,(o,learn.dls) in enumerate(zip(stages, loaders)):
             run.settings.update(learn.dls.settings)
             fit_recorded(learn.fine_tune if i else learn.fit_one_cycle, o.epochs, o.lr, recorder, cbs, show)
     except BaseException: # Ctrl-C, too
         learn.unfreeze()
-        learn.dls = at_size(dls, stages[-1].size, stages[-1].bs)
+        learn.dls = loaders[-1]
         raise
     return run
 
 # %% ../nbs/03_progressive_resizing.ipynb #a69b877a
-def _parse_stage(text, bs, lr):
-    "One stage as a tuple; raises ValueError."
-    epochs,size,*own = text.split(':')
-    if len(own) > 2: raise ValueError(text)
-    return int(epochs), int(size), int(own[0]) if own else bs, float(own[1]) if len(own) == 2 else lr
-
 def parse_stages(
     text:str, # 'epochs:size' for each stage, with commas between; 'epochs:size:bs:lr' where a stage has its own
     bs:int, # images a batch, for the stages that don't say
     lr:float, # largest learning rate, for the stages that don't say
 ) -> list: # of Stage
     "The stages that `text` describes. Raises BadInput for what can't be read or trained."
-    try: stages = [_parse_stage(o, bs, lr) for o in str(text).split(',')]
+    stages = []
+    try:
+        for o in str(text).split(','):
+            epochs,size,*own = o.split(':')
+            if len(own) > 2: raise ValueError(o)
+            own = [kind(v) for kind,v in zip((int, float), own)]
+            stages.append((int(epochs), int(size), *own, *(bs, lr)[len(own):]))
     except ValueError:
         raise BadInput(f"stages={text!r}: it must be epochs:size, or epochs:size:bs:lr, for each stage, "
                        "as in '4:128,5:224'") from None
@@ -217,18 +216,11 @@ class ProgressiveResize(Callback):
             raise BadInput(f'end={end}: it must lie between 0 and 1, without them')
         store_attr()
         self.sizes = [*range(first, last, step), last]
-    def before_fit(self): _check_growth(self.learn, self.sizes)
+    def before_fit(self):
+        check_map(self.model, self.first)
+        if hasattr(self.dls, 'settings'): _warn_resolution(self.dls.train.items, self.last)
     def before_batch(self):
         x,*rest = self.xb
-        if x.shape[-2:] != (self.sizes[-1],)*2:
-            raise BadInput(f'last={self.sizes[-1]}: it must be the size of the loaders, {tuple(x.shape[-2:])}')
+        if x.shape[-2:] != (self.last, self.last):
+            raise BadInput(f'last={self.last}: it must be the size of the loaders, {tuple(x.shape[-2:])}')
         self.learn.xb = (resize_batch(x, size_at(self.pct_train, self.sizes, self.end)), *rest)
-
-# %% ../nbs/03_progressive_resizing.ipynb #658d4072
-def _check_growth(learn, sizes):
-    "Raises BadInput, or warns, when the learner can't be trained at `sizes`."
-    settings = getattr(learn.dls, 'settings', None)
-    if settings and settings['size'] != sizes[-1]:
-        raise BadInput(f"last={sizes[-1]}: it must be the size of the loaders, {settings['size']}")
-    check_map(learn.model, sizes[0])
-    if settings: _warn_resolution(learn.dls.train.items, sizes[-1])

@@ -8,6 +8,8 @@ __all__ = ['resize_matrix', 'crop_resize', 'random_boxes', 'centre_boxes', 'colo
 
 # %% ../nbs/11_iteration_speed.ipynb #175f49b1
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import chain, pairwise
 from .core import BadInput, check_range
 from .dataset import NamedImage, get_dls
 from .baseline import get_learner
@@ -85,6 +87,9 @@ def _to_pixels(boxes, side):
     return torch.stack([torch.minimum(top, side-h), torch.minimum(left, side-w), h, w], 1)
 
 # %% ../nbs/11_iteration_speed.ipynb #a1770090
+@lru_cache
+def _grey(device): return torch.tensor([.299, .587, .114], device=device).expand(3, 3) # of ITU-R BT.601
+
 def colour_matrices(
     n:int, # images
     strength:float=.2, # largest change, 0..1; 0: none
@@ -96,8 +101,7 @@ def colour_matrices(
         return (torch.empty(n, 1, 1, device=device).uniform_(-strength, strength)
                 *(torch.rand(n, 1, 1, device=device) < p))
     light, contrast, saturation = draw()/2, 1+draw(), 1+draw()
-    grey = torch.tensor([.299, .587, .114]).to(device, non_blocking=True).expand(3, 3) # of ITU-R BT.601
-    matrix = contrast*(saturation*torch.eye(3, device=device) + (1-saturation)*grey)
+    matrix = contrast*(saturation*torch.eye(3, device=device) + (1-saturation)*_grey(light.device))
     return matrix, (light + (1-contrast)/2).expand(n, 3, 1)
 
 def recolour(
@@ -131,8 +135,8 @@ class Views:
         n, device = len(pixels), pixels.device
         boxes = random_boxes(ratio, self.min_scale) if train else centre_boxes(ratio)
         x = crop_resize(pixels.permute(0, 3, 1, 2), _to_pixels(boxes, pixels.shape[1]), self.size)
-        matrix,shift = colour_matrices(n, .2 if train else 0., device=device)
-        x = recolour(x, matrix, shift, *(o.to(device, non_blocking=True) for o in (self.mean, self.std)))
+        self.mean,self.std = self.mean.to(device), self.std.to(device) # they stay there
+        x = recolour(x, *colour_matrices(n, .2 if train else 0., device=device), self.mean, self.std)
         if train: x = torch.where(torch.rand(n, 1, 1, 1, device=device) < .5, x.flip(-1), x)
         return TensorImage(x)
 
@@ -167,36 +171,26 @@ def _labels(dataset):
     return dataset._labels
 
 # %% ../nbs/11_iteration_speed.ipynb #483d7e1a
-def _decode(dl, idxs):
-    "Squares and ratios of images that are not in the store."
-    images = [dl.dataset.tls[0][i] for i in idxs]
-    return (torch.from_numpy(np.stack([squash(o, dl.store.side) for o in images])),
-            torch.tensor([o.width/o.height for o in images]))
-
 def _read_ahead(dl, batches):
-    "Row numbers, squares and ratios of each batch, on the loader's device."
+    "Indices, squares and ratios of each batch, on the loader's device; a thread reads the next one meanwhile."
     store, device = dl.store, torch.device(ifnone(dl.device, 'cpu'))
     rows = store.rows(dl.dataset.items)
     if rows is not None and store.fits(device):
+        there = store.on(device)
         for idxs in batches:
             at = rows[idxs].to(device, non_blocking=True)
-            yield idxs, store.on(device)[0].index_select(0, at), store.on(device)[1].index_select(0, at)
+            yield idxs, *(o.index_select(0, at) for o in there)
         return
-    read = partial(_decode, dl) if rows is None else lambda idxs: (
-        store.pixels.index_select(0, rows[idxs]), store.ratio[rows[idxs]])
-    for idxs,parts in _one_ahead(
-        lambda idxs: (idxs, [o.pin_memory() if device.type == 'cuda' else o for o in read(idxs)]), batches):
-        yield idxs, *(o.to(device, non_blocking=True) for o in parts)
-
-def _one_ahead(f, items):
-    "`f` of each item in turn; a thread works on the next one meanwhile."
+    def read(idxs):
+        if rows is None: # images that are not in the store
+            images = [dl.dataset.tls[0][i] for i in idxs]
+            parts = np.stack([squash(o, store.side) for o in images]), [o.width/o.height for o in images]
+        else: parts = (o.index_select(0, rows[idxs]) for o in (store.pixels, store.ratio))
+        return [o.pin_memory() if device.type == 'cuda' else o for o in map(torch.as_tensor, parts)]
     with ThreadPoolExecutor(1) as pool:
-        last = None
-        for o in items:
-            todo = pool.submit(f, o)
-            if last is not None: yield last.result()
-            last = todo
-        if last is not None: yield last.result()
+        todo = ((idxs, pool.submit(read, idxs)) for idxs in batches)
+        for (idxs,now),_ in pairwise(chain(todo, [None])): # the next one is submitted already
+            yield idxs, *(o.to(device, non_blocking=True) for o in now.result())
 
 # %% ../nbs/11_iteration_speed.ipynb #b7789326
 def cached_dls(
@@ -233,26 +227,27 @@ def fast_settings(
     device, # where the training runs
 ) -> AttrDict: # bf16, channels_last, fused, compile: True or False
     "What makes a training step quicker on a device."
-    device = torch.device(device)
-    if device.type == 'cuda':
-        return AttrDict(bf16=torch.cuda.is_bf16_supported(including_emulation=False),
-                        channels_last=True, fused=True, compile=False)
-    bf16 = device.type == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return AttrDict(bf16=bf16, channels_last=device.type == 'cpu', fused=device.type == 'cpu', compile=False)
+    kind = torch.device(device).type
+    if kind == 'cuda': bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else: bf16 = kind == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+    return AttrDict(bf16=bf16, channels_last=kind in ('cpu', 'cuda'), fused=kind in ('cpu', 'cuda'), compile=False)
 
 # %% ../nbs/11_iteration_speed.ipynb #b9b009d8
-def _bf16_forward(model, x):
+def _bf16_forward(x, model):
     "The network's own `forward` under autocast; a device that has none, such as 'meta', computes as before."
     forward, device = partial(type(model).forward, model), x.device.type
     if not torch.amp.is_autocast_available(device): return forward(x)
     with torch.autocast(device, torch.bfloat16): out = forward(x)
     return out.float() if isinstance(out, torch.Tensor) else out
 
+def _pass_itself(model, args, kwargs): return args, dict(kwargs, model=model)
+
 def use_bf16(
     model:nn.Module, # of one tensor to one tensor
 ) -> nn.Module: # the same one
     "Lets a network compute in bfloat16 wherever autocast finds it safe; its weights and its output stay float32."
-    model.forward = partial(_bf16_forward, model)
+    model.forward = partial(_bf16_forward, model=model)
+    model.register_forward_pre_hook(_pass_itself, with_kwargs=True) # a replica has the same `forward`, other weights
     return model
 
 

@@ -1,15 +1,20 @@
 """Decoded images in one memory-mapped file.
 
-It is a `.safetensors` file: a JSON header, and then plain bytes. Each image is written to its place as soon as it is
-decoded, so memory stays small, and the file gets its name when it is complete. The header holds a key that describes
-the content (the side, and each file's name, length and time): when a file changes, the store is made anew."""
+A store is two files in fastai's data folder: `.npy` with the pixels, and `.json` with a key that describes the content
+(the side, and each file's name, length and time), the images' widths and heights, and a checksum. Both are written in a
+folder aside, and get their names when they are complete, the `.json` last. A store whose key or checksum does not fit
+is made anew. To list all stores with their sizes, and to remove them, which loses nothing but the time to decode:
+
+    ls -lh ${FASTAI_HOME:-~/.fastai}/data/imagenette-cache-*
+    rm -r ${FASTAI_HOME:-~/.fastai}/data/imagenette-cache-*
+"""
 
 __all__ = ['squash', 'store_file', 'PixelStore']
 
-import errno, hashlib, struct
+import hashlib, warnings, zlib
+from weakref import WeakValueDictionary
 from .core import BadInput, show_bar
 from .dataset import NamedImage
-from safetensors import SafetensorError, safe_open
 from fastai.vision.all import *
 
 def squash(
@@ -19,96 +24,73 @@ def squash(
     "All of an image, squashed into a square."
     return np.asarray(im.convert('RGB').resize((side, side), Image.Resampling.BILINEAR))
 
-_FORMAT = 1 # of the store
+_FORMAT = 2 # of the store
 
 def _key(files, path, side):
     "What a store of these files must say of itself; it changes when a file does."
-    rows = [(os.path.relpath(f, path), o.st_size, o.st_mtime_ns) for f in files for o in [f.stat()]]
-    return hashlib.sha256(json.dumps([_FORMAT, side, rows]).encode()).hexdigest()
+    rows = [[os.path.relpath(f, path), o.st_size, o.st_mtime_ns] for f in files for o in [f.stat()]]
+    return dict(format=_FORMAT, side=side, files=rows)
 
 def store_file(
     files:list, # image files, Paths
     path:Path, # folder of the dataset
     side:int, # of the stored squares, pixels
-) -> Path: # in fastai's data folder; it need not exist
-    "Where the store of these images lies: one for each folder, side and choice of files, whatever their content."
+) -> Path: # `.npy` in fastai's data folder; it need not exist
+    "Where the pixels of these images lie: one for each folder, side and choice of files, whatever their content."
     names = [os.path.relpath(f, path) for f in files]
     path = path.resolve() # one store, however the folder is named
-    names = '\n'.join([str(path), *names])
-    name = hashlib.sha256(names.encode(errors='surrogateescape')).hexdigest()[:12]
-    return fastai_path('data')/f'imagenette-cache-{path.name}-{side}-{name}.safetensors'
+    name = hashlib.sha256('\n'.join([str(path), *names]).encode(errors='surrogateescape')).hexdigest()[:12]
+    return fastai_path('data')/f'imagenette-cache-{path.name}-{side}-{name}.npy'
 
-def _sum(x):
-    "The sum of a tensor's bytes, eight at a time; another one when a byte is damaged."
-    x = x.flatten().view(torch.uint8)
-    n = len(x)//8*8
-    return (x[:n].view(torch.int64).sum() + x[n:].long().sum()).item()
+def _numbered(device): return torch.empty(0, device=device).device # 'cuda' is 'cuda:0'
 
-def _header(n, side, key):
-    """The beginning of a `.safetensors` file with `pixels`, `sizes` and `sums`, and where in the file each of them
-    begins."""
-    parts = dict(pixels=('U8', [n, side, side, 3], n*side*side*3), sizes=('I32', [n, 2], 8*n), sums=('I64', [2], 16))
-    ends = np.cumsum([o[2] for o in parts.values()]).tolist()
-    head = {k: dict(dtype=d, shape=s, data_offsets=[e-b, e]) for (k,(d,s,b)),e in zip(parts.items(), ends)}
-    text = json.dumps(dict(head, __metadata__=dict(key=key))).encode()
-    text += b' '*(-len(text)%8) # numbers of eight bytes begin at multiples of eight
-    at = 8 + len(text)
-    return struct.pack('<Q', len(text)) + text, {k: at + v['data_offsets'][0] for k,v in head.items()}, at + ends[-1]
+def _checksum(npy, sizes): return zlib.crc32(np.memmap(npy, mode='r'), zlib.crc32(json.dumps(sizes).encode()))
 
 def _check_room(file, need, max_gb):
     "Raises OSError when the store is larger than it may be, or than the disk has room for."
-    what = f'the decoded images need {need/1e9:.2f} GB in {file.parent}'
-    if need > max_gb*1e9:
-        raise OSError(f'{what}, more than max_gb={max_gb}: raise it, or choose a smaller presize or fewer files')
     free = shutil.disk_usage(file.parent).free
-    if need > free:
-        raise OSError(f'{what}, and {free/1e9:.2f} GB are free: make room, or choose a smaller presize or fewer files')
+    for gb,why in ((max_gb, f'more than max_gb={max_gb}: raise it'), (free/1e9, f'{free/1e9:.2f} are free: make room')):
+        if need > gb*1e9: raise OSError(f'the decoded images need {need/1e9:.2f} GB in {file.parent}, {why}, '
+                                        'or choose a smaller presize or fewer files')
 
-def _write(fd, data, at):
-    "Writes all of `data` at a place of an open file, or raises OSError."
-    if os.pwrite(fd, data, at) < len(data): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-def _write_image(args, fd, side, at):
-    "Decodes one image to its place in the store; gives back width and height."
-    i,file = args
+def _decode(row, file, npy, side, start):
+    "Decodes one image to its place in a `.npy` file; gives back width and height."
     im = NamedImage.create(file)
-    _write(fd, squash(im, side).tobytes(), at + i*side*side*3)
+    with open(npy, 'r+b') as f: # to a full disk this fails; written through a mapping, it would kill the process
+        f.seek(start + row*3*side**2)
+        f.write(squash(im, side))
     return im.size
 
-def _fill(tmp, files, side, key, workers):
-    "Writes a whole store to `tmp`."
-    head,at,end = _header(len(files), side, key)
-    with open(tmp, 'wb') as f:
-        f.write(head); f.flush()
-        sizes = parallel(_write_image, list(enumerate(files)), fd=f.fileno(), side=side, at=at['pixels'],
-                         threadpool=True, n_workers=workers, progress=show_bar())
-        _write(f.fileno(), np.array(sizes, dtype=np.int32).tobytes(), at['sizes'])
-        os.ftruncate(f.fileno(), end)
-    with safe_open(tmp, 'pt') as f: sums = [_sum(f.get_tensor(k)) for k in ('pixels', 'sizes')]
-    with open(tmp, 'r+b') as f:
-        f.seek(at['sums']); f.write(np.array(sums, dtype=np.int64).tobytes()); f.flush(); os.fsync(f.fileno())
-
 def _build(file, files, side, key, workers, max_gb):
-    "Makes the store `file`, and nothing when it fails."
+    "Makes the two files of a store, and nothing when it fails."
     file.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(file, _header(len(files), side, key)[2], max_gb)
-    fd,tmp = tempfile.mkstemp(prefix=f'.{file.stem}-', suffix='.partial', dir=file.parent)
-    os.close(fd)
-    try: _fill(tmp, files, side, key, workers); os.replace(tmp, file)
+    _check_room(file, len(files)*3*side**2, max_gb)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f'{file.stem}-', suffix='.partial', dir=file.parent) as aside:
+            npy, facts = Path(aside)/'npy', Path(aside)/'json'
+            pixels = np.lib.format.open_memmap(npy, 'w+', np.uint8, (len(files), side, side, 3))
+            decode = lambda o: _decode(*o, npy, side, pixels.offset)
+            sizes = [*parallel(decode, [*enumerate(files)], threadpool=True, n_workers=workers, progress=show_bar())]
+            facts.write_text(json.dumps(dict(key=key, sizes=sizes, sum=_checksum(npy, sizes))))
+            os.replace(npy, file)
+            os.replace(facts, file.with_suffix('.json'))
     except OSError as e:
-        if e.filename not in (None, tmp, str(file)): raise # an image that has gone, or may not be read
+        if e.filename and file.stem not in str(e.filename): raise # an image that has gone, or may not be read
         raise OSError(e.errno, f'{file} could not be written ({e.strerror or e}): make room there, '
-                               'or choose a smaller presize') from e
-    finally: Path(tmp).unlink(missing_ok=True)
+                               'or name another folder by the environment variable FASTAI_HOME') from e
 
 def _read(file, key):
-    "Pixels and sizes of a store, None when it is not there, not whole, or holds something else."
+    "The content of a store; None when it is not there, not whole, or holds something else."
     try:
-        with safe_open(file, 'pt') as f:
-            if (f.metadata() or {}).get('key') != key: return None
-            pixels,sizes,sums = (f.get_tensor(k) for k in ('pixels', 'sizes', 'sums'))
-    except (FileNotFoundError, SafetensorError): return None
-    return (pixels, sizes) if [_sum(pixels), _sum(sizes)] == sums.tolist() else None
+        facts = json.loads(file.with_suffix('.json').read_bytes())
+        if facts['key'] != key or facts['sum'] != _checksum(file, facts['sizes']): return None
+    except (FileNotFoundError, LookupError, TypeError, ValueError): return None
+    with warnings.catch_warnings(): # PyTorch has no tensors that can't be written to
+        warnings.filterwarnings('ignore', 'The given NumPy array is not writable')
+        pixels = torch.from_numpy(np.lib.format.open_memmap(file, mode='r'))
+    return AttrDict(pixels=pixels, ratio=torch.tensor([w/h for w,h in facts['sizes']]), copies={})
+
+_opened = WeakValueDictionary() # (file, key) -> content of a store, as long as a `PixelStore` of this process holds it
 
 class PixelStore:
     "Decoded images in one memory-mapped file."
@@ -121,33 +103,34 @@ class PixelStore:
     ):
         """Opens the store of these files in fastai's data folder, and makes it first where there is none, or one that
         is damaged or stale. Raises BadInput for an image that can't be decoded, OSError when there is no room."""
-        files, path = [o if isinstance(o, Path) else Path(o) for o in files], Path(path)
+        files, path = [Path(o) for o in files], Path(path)
         self.file, key = store_file(files, path, side), _key(files, path, side)
-        found = _read(self.file, key)
-        if found is None:
+        name = self.file, json.dumps(key)
+        self.content = _opened.get(name) or _read(self.file, key)
+        if self.content is None:
             _build(self.file, files, side, key, ifnone(workers, num_cpus()), max_gb)
-            found = _read(self.file, key)
-            if found is None:
-                raise BadInput(f'{self.file} is not what was written: were files of {path} changed meanwhile? '
-                               'Try again')
-        self.pixels, sizes = found # uint8 (n, side, side, 3); int32 (n, 2), width and height
-        self.ratio = sizes[:,0]/sizes[:,1]
+            self.content = _read(self.file, _key(files, path, side))
+            if self.content is None: raise BadInput(f'files of {path} changed while they were decoded: try again')
+        _opened[name] = self.content
         self.side, self.row = side, {f: i for i,f in enumerate(files)}
-        self._there = {}
+    pixels = property(lambda self: self.content.pixels) # uint8 (n, side, side, 3); they can't be written to
+    ratio = property(lambda self: self.content.ratio) # float32 (n,), width/height of the images
     def __len__(self): return len(self.pixels)
     def __deepcopy__(self, memo): return self
     def __getstate__(self):
         "What `Learner.export` saves: no images. A store that was loaded holds none, and images are decoded one by one."
-        return dict(file=self.file, pixels=torch.empty(0, self.side, self.side, 3, dtype=torch.uint8),
-                    ratio=torch.empty(0), side=self.side, row={}, _there={})
+        empty = AttrDict(pixels=self.pixels[:0].clone(), ratio=torch.empty(0), copies={})
+        return dict(file=self.file, content=empty, side=self.side, row={})
     def fits(self, device):
         "Whether the pixels are, or can be, where the device computes: a GPU must have twice the room."
-        return device.type == 'cpu' or device in self._there or (
+        return device.type == 'cpu' or _numbered(device) in self.content.copies or (
             device.type == 'cuda' and 2*self.pixels.numel() < torch.cuda.mem_get_info(device)[0])
     def on(self, device):
-        "Pixels and ratios on a device; they stay there."
-        if device not in self._there: self._there[device] = self.pixels.to(device), self.ratio.to(device)
-        return self._there[device]
+        "Pixels and ratios on a device. A GPU gets one copy, which goes with the last `PixelStore` of these images."
+        if device.type == 'cpu': return self.pixels, self.ratio
+        copies, device = self.content.copies, _numbered(device)
+        if device not in copies: copies[device] = self.pixels.to(device), self.ratio.to(device)
+        return copies[device]
     def rows(self, items):
         "Row numbers (int64) of image files; None when one is not in the store."
         found = [self.row.get(o) if isinstance(o, Path) else None for o in items]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fastai.vision.all import ProgressCallback, Recorder, ResBlock, TensorImage, XResNet, imagenet_stats, ranger
+from fastai.vision.all import AttrDict, ProgressCallback, Recorder, ResBlock, TensorImage, XResNet, imagenet_stats, ranger
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,6 +22,7 @@ from imagenette_course.normalize import batch_stats, dataset_stats
 from imagenette_course.resize import ProgressiveResize, resize_batch
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy as Smooth, calibration_error, smooth_targets
 from imagenette_course.speed import *
+from imagenette_course.speed import _grey
 from imagenette_course.store import PixelStore
 from imagenette_course.sprint import *
 from imagenette_course.techniques import *
@@ -53,6 +54,7 @@ def fake(monkeypatch):
     speed = 'imagenette_course.speed.'
     for o in ('fastai.losses.TensorBase', speed + 'TensorImage', speed + 'TensorCategory'):
         monkeypatch.setattr(o, lambda x: x)
+    monkeypatch.setattr(speed + '_grey', _grey.__wrapped__) # a fake tensor may not outlive its test
     monkeypatch.setattr(nn.Module, 'to', moved)
     monkeypatch.setattr('torch.cuda.amp.common.amp_definitely_not_available', lambda: False)
     with FakeTensorMode(allow_non_fake_inputs=False), NoCopyBack() as mode: yield mode
@@ -159,8 +161,8 @@ class Loader:
     def __init__(self, split, views, dtype):
         self.views,self.dtype,self.items = views,dtype,[Path(o) for o in 'abcd']
         self.store = PixelStore.__new__(PixelStore)
-        vars(self.store).update(pixels=torch.ones(4, 80, 80, 3, dtype=torch.uint8), ratio=torch.ones(4), _there={},
-                                row={o: i for i,o in enumerate(self.items)})
+        content = AttrDict(pixels=torch.ones(4, 80, 80, 3, dtype=torch.uint8), ratio=torch.ones(4), copies={})
+        vars(self.store).update(content=content, row={o: i for i,o in enumerate(self.items)})
         self.store.on(self.device)
         self.dataset = SimpleNamespace(split_idx=split, items=self.items, tls=[None, [0]*4])
     def __len__(self): return 1

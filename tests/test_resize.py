@@ -7,16 +7,15 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 from torch import nn
+from torchvision.models import VisionTransformer
 from torchvision.transforms.v2 import functional as TF
 
 from imagenette_course.baseline import compare, fit, get_learner
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls, short_sides, subset
 from imagenette_course.resize import *
-from imagenette_course.resize import Stage
 from imagenette_course.speed import cached_dls
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, Normalize, Transform, imagenet_stats, xresnet18, xresnet18_deep, xresnet50, xse_resnext18
-from fastai.vision.models.xresnet import xresnet18_deeper
 
 class Pool(nn.Sequential):
     "A network of milliseconds: mean colour, and one linear layer."
@@ -42,8 +41,7 @@ stage_lists = st.lists(st.tuples(st.integers(1, 6), st.integers(8, 300), st.inte
 
 # -- maps
 
-@pytest.mark.parametrize('arch', [xresnet18, xresnet50, xse_resnext18])
-@pytest.mark.parametrize('size', [17, 32, 50])
+@pytest.mark.parametrize('arch,size', [(xresnet50, 50), (xse_resnext18, 32)])
 def test_maps_against_a_real_forward_pass(arch, size):
     model, seen = arch(n_out=3), []
     for m in model.modules():
@@ -51,7 +49,7 @@ def test_maps_against_a_real_forward_pass(arch, size):
     model(torch.rand(2, 3, size, size))
     assert map_sides(model, size) == list(dict.fromkeys(seen)) and len(map_sides(model, size)) == 5
 
-@pytest.mark.parametrize('arch,halvings', [(xresnet18, 5), (xresnet18_deep, 7), (xresnet18_deeper, 9)])
+@pytest.mark.parametrize('arch,halvings', [(xresnet18, 5), (xresnet18_deep, 7)])
 def test_smallest_size_of_the_xresnets(arch, halvings):
     model = arch(n_out=3)
     n = smallest_size(model)
@@ -66,14 +64,21 @@ def test_maps_are_halved_and_rounded_up(size):
 
 _xresnet = xresnet18(n_out=3)
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_looking_at_maps_changes_nothing(dtype):
-    model = xresnet18(n_out=3, p=.5).to(dtype)
+def test_looking_at_maps_changes_nothing():
+    model = xresnet18(n_out=3, p=.5).bfloat16()
     model[0].eval()
     state, modes, rng = {k: v.clone() for k,v in model.state_dict().items()}, [m.training for m in model.modules()], torch.get_rng_state()
     map_sides(model, 40)
     assert all(torch.equal(v, state[k]) for k,v in model.state_dict().items()) and modes == [m.training for m in model.modules()]
     assert torch.equal(rng, torch.get_rng_state()) and not any(m._forward_hooks for m in model.modules())
+    for m in model.children(): m.compile(backend='aot_eager') # nor is it compiled for these shapes
+    assert map_sides(model, 64) == [64, 32, 16, 8, 4]
+
+def test_smallest_size_without_padding():
+    assert smallest_size(nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Conv2d(4, 4, 3))) == 9 # 9 -> 3 -> 1
+    assert smallest_size(Halving(10)) == 8
+    check_map(Halving(10), 8); check_map(Pool(10), 1)
+    with pytest.raises(BadInput, match='size=7: too small for this network, use 8 or more'): check_map(Halving(10), 7)
 
 # -- loaders
 
@@ -85,6 +90,7 @@ def test_at_size_keeps_files_split_and_settings(tiny):
     assert [y for _,y in e.train_ds] == [y for _,y in d.train_ds] and e.vocab == d.vocab
     assert e.valid.one_batch()[0].shape == (4, 3, 64, 64) and at_size(d, 16).bs == 8
     assert e.device == d.device and at_size(e, 32, 8).settings == d.settings
+    assert at_size(d, 32) is d is at_size(d, 32, 8) and at_size(d, 32, 4) is not d # nothing changes
 
 @settings(max_examples=5, deadline=None)
 @example(size=54, presize=200) # exactly half a pixel
@@ -93,7 +99,7 @@ def test_presize_keeps_its_ratio(tiny, size, presize):
     got = at_size(get_dls(tiny, 8, 32, presize=presize, workers=0), size).settings['presize']
     assert got >= size and 2*abs(32*got - presize*size) <= 32 # half a pixel at the most, in whole numbers: floats miss an exact half
 
-@pytest.mark.parametrize('size,words', [(7, 'size=7'), (3000, 'size=3000'), (32., 'size=32.0'), ('64', "size='64'")])
+@pytest.mark.parametrize('size,words', [(7, 'size=7'), (32., 'size=32.0')])
 def test_at_size_refuses(dls, size, words):
     with pytest.raises(BadInput, match=words): at_size(dls, size)
 
@@ -116,21 +122,15 @@ def test_pixels_against_a_loop_over_batches(stages, n):
 def test_the_books_pixels():
     stages = [(4, 128, 1, 3e-3), (5, 224, 1, 1e-3)]
     assert (pixels_seen(stages, 1), n_epochs(stages)) == (366_592, [4, 6])
+    with pytest.raises(BadInput, match='n_images=0'): pixels_seen(stages, 0)
 
 @pytest.mark.parametrize('stages,words', [
-    ([], 'stages=.*list of one or more'), ('4:128', 'stages=.4:128.: it must be a list'), (None, 'stages=None'),
-    ([(4, 128, 64)], r'stages\[0\]=\(4, 128, 64\): it must be'), ([5], r'stages\[0\]=5'), (['abcd'], r"stages\[0\]='abcd'"),
-    ([(0, 32, 8, 1e-3)], r'stages\[0\] epochs=0'), ([(1.5, 32, 8, 1e-3)], r'stages\[0\] epochs=1.5'),
-    ([(1, 4, 8, 1e-3)], r'stages\[0\] size=4: .*between 8 and 2048'), ([(1, 32, 0, 1e-3)], r'stages\[0\] bs=0'),
-    ([(1, 32, 8, 0)], r'stages\[0\] lr=0'), ([(1, 32, 8, float('nan'))], r'stages\[0\] lr=nan'),
-    ([(1, 32, 8, 1e-3), (1, 32, 8, 1e-3)], r'stages\[1\] size=32: sizes must grow, and the stage before has 32'),
+    ([], 'stages=.*list of one or more'), ('4:128', 'stages=.4:128.: it must be a list'), ([(4, 128, 64)], r'stages\[0\]=\(4, 128, 64\): it must be'),
+    ([(0, 32, 8, 1e-3)], r'stages\[0\] epochs=0'), ([(1, 32, 8, float('nan'))], r'stages\[0\] lr=nan'),
     ([(1, 32, 8, 1e-3), (1, 64, 8, 1e-3), (1, 48, 8, 1e-3)], r'stages\[2\] size=48: sizes must grow, and the stage before has 64')])
 def test_bad_stages(dls, stages, words):
     for f in (n_epochs, lambda o: pixels_seen(o, 10), lambda o: progressive_fit(get_learner(dls, Pool), o)):
         with pytest.raises(BadInput, match=words): f(stages)
-
-def test_pixels_refuses():
-    with pytest.raises(BadInput, match='n_images=0'): pixels_seen([(1, 32, 8, 1e-3)], 0)
 
 @settings(max_examples=50, deadline=None)
 @given(stages=stage_lists)
@@ -140,15 +140,15 @@ def test_parse_reads_what_was_written(stages):
     assert parse_stages(', '.join(f'{e}:{s}' for e,s,*_ in stages), 7, .5) == [(e, s, 7, .5) for e,s,*_ in stages]
     assert parse_stages(','.join(f'{e}:{s}:{bs}' for e,s,bs,_ in stages), 7, .5) == [(e, s, bs, .5) for e,s,bs,_ in stages]
 
-@pytest.mark.parametrize('text', ['', '4', '4:', ':128', '4x128', '4:128,', '4:128;5:224', '4:a', '1.5:128', '4:128:64:1e-3:1', None])
+@pytest.mark.parametrize('text', ['4x128', '4:128,', '4:128:64:1e-3:1'])
 def test_parse_refuses_what_it_can_not_read(text):
     with pytest.raises(BadInput, match="it must be epochs:size, or epochs:size:bs:lr") as e: parse_stages(text, 64, 3e-3)
     assert repr(text) in str(e.value) and '\n' not in str(e.value)
 
-@pytest.mark.parametrize('text,words', [('0:128', 'epochs=0'), ('4:128,5:128', 'sizes must grow'), ('4:128,5:99', 'sizes must grow'),
-                                        ('4:4', 'size=4'), ('4:128:0', 'bs=0'), ('4:128:8:nan', 'lr=nan'), ('-4:128', 'epochs=-4')])
-def test_parse_refuses_what_can_not_be_trained(text, words):
-    with pytest.raises(BadInput, match=words): parse_stages(text, 64, 3e-3)
+def test_parse_refuses_what_can_not_be_trained():
+    for text,words in (('4:128,5:99', 'sizes must grow'), ('4:128:0', 'bs=0')):
+        with pytest.raises(BadInput, match=words): parse_stages(text, 64, 3e-3)
+    with pytest.raises(BadInput, match='bs=2.5'): parse_stages('4:128', 2.5, 3e-3)
 
 # -- training in stages
 
@@ -165,11 +165,7 @@ def test_one_record_of_all_stages(dls):
     assert run.settings['stages'] == two and (run.settings['size'], run.settings['bs'], run.settings['presize']) == (24, 8, 48)
     assert run.settings['cbs'] == ['Watch'] and learn.dls.settings['size'] == 24
     assert compare([run]).loc['two', 'epochs'] == 4
-
-def test_the_last_row_is_the_accuracy_at_the_last_size(dls):
-    learn = get_learner(dls, Pool)
-    run = progressive_fit(learn, two, show=False)
-    with learn.no_bar(): assert run.accuracy == pytest.approx(learn.validate()[1]) and run.name == 'Pool'
+    with learn.no_bar(): assert run.accuracy == pytest.approx(learn.validate()[1]) # the last row is of the last size
 
 def test_stages_against_fastai_by_hand(dls):
     "The same weights as `fit_one_cycle`, then `fine_tune`, with the seeds that two fits of one learner get."
@@ -210,29 +206,19 @@ def test_a_learner_made_elsewhere(dls):
     assert run.seed is None and len(run.history) == 4
     with pytest.raises(BadInput, match='needs the metric accuracy'): progressive_fit(Learner(dls, Pool(10), loss_func=CrossEntropyLossFlat()), two)
 
+def vit(size):
+    "A network for images of one size alone."
+    return lambda n_out: VisionTransformer(size, patch_size=8, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8, num_classes=n_out)
+
 @pytest.mark.parametrize('arch,stages,words', [
     (xresnet18, [(1, 16, 8, 1e-3), (1, 32, 8, 1e-3)], 'size=16: too small for this network, use 17 or more'),
-    (xresnet18_deep, [(1, 64, 8, 1e-3)], 'size=64: .* use 65 or more'),
+    (vit(32), [(1, 32, 8, 1e-3), (1, 64, 8, 1e-3)], 'size=64: this network takes images of another size alone, such as 32 px'),
+    (vit(24), [(1, 16, 8, 1e-3), (1, 24, 8, 1e-3)], 'model is a VisionTransformer that takes images of none of the sizes 1, 2, 4 to 4096 px: a network for one size'),
     (Pool, [(1, 16, 8, 1e-3), (1, 32, 41, 1e-3)], r'stages\[1\] bs=41: use the number of training images, 40, or less')])
 def test_refused_before_training(dls, arch, stages, words):
     learn, watch = get_learner(dls, arch), Watch()
     with pytest.raises(BadInput, match=words) as e: progressive_fit(learn, stages, cbs=watch, show=False)
     assert not watch.train and learn.dls is dls and learn.n_fits == 0 and '\n' not in str(e.value)
-
-def test_a_network_that_leaves_nothing(dls, tiny):
-    from imagenette_course.resize import check_map
-    with pytest.raises(BadInput, match='size=7: too small for this network, use ') as e: check_map(Halving(10), 7)
-    assert '\n' not in str(e.value)
-    check_map(Halving(10), 8); check_map(Pool(10), 1)
-
-def test_bf16_weights_train_in_stages(dls):
-    class ToBF16(Callback):
-        def before_batch(self): self.learn.xb = tuple(o.bfloat16() for o in self.xb)
-        def after_pred(self): self.learn.pred = self.pred.float() # fastai's recorder averages in 32 bits
-    learn = get_learner(dls, Pool)
-    learn.model.bfloat16()
-    run = progressive_fit(learn, two, cbs=ToBF16(), show=False)
-    assert len(run.history) == 4 and np.isfinite(run.history[-1]['valid_loss'])
 
 # -- resolution of the files
 
@@ -267,7 +253,7 @@ def test_resize_against_torchvision_and_pillow(n, c, h, w, data):
     assert np.allclose(got[0,0].numpy(), pillow, atol=1e-5)
     assert x.min()-1e-6 <= got.min() and got.max() <= x.max()+1e-6 # weighted means
 
-@pytest.mark.parametrize('dtype,tol', [(torch.float32, 0), (torch.float64, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)])
+@pytest.mark.parametrize('dtype,tol', [(torch.float32, 0), (torch.bfloat16, 1e-2)])
 def test_types(dtype, tol):
     x = torch.rand(2, 3, 33, 33)
     got = resize_batch(x.to(dtype), 20)
@@ -279,17 +265,13 @@ def test_float64_keeps_its_precision():
     x = torch.rand(1, 1, 16, 16, dtype=torch.float64)
     assert torch.equal(resize_batch(x, 9), torch.nn.functional.interpolate(x, (9, 9), mode='bilinear', antialias=True))
 
-@pytest.mark.parametrize('size,words', [(0, 'size=0'), (9, 'size=9: it must be a whole number between 1 and 8'), (4., 'size=4.0')])
-def test_resize_refuses_sizes(size, words):
+@pytest.mark.parametrize('size,words', [(0, 'size=0'), (9, 'size=9: it must be a whole number between 1 and 8')])
+def test_resize_refuses(size, words):
     with pytest.raises(BadInput, match=words): resize_batch(torch.rand(1, 3, 8, 12), size)
+    with pytest.raises(BadInput, match='x is a .*: it must be a float tensor with 4 dimensions'): resize_batch(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 4)
 
-@pytest.mark.parametrize('x', [torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8), None])
-def test_resize_refuses_other_things(x):
-    with pytest.raises(BadInput, match='x is a .*: it must be a float tensor with 4 dimensions'): resize_batch(x, 4)
-
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_resize_compiled(dtype):
-    x = torch.rand(2, 3, 32, 32).to(dtype)
+def test_resize_compiled():
+    x = torch.rand(2, 3, 32, 32).bfloat16()
     f = torch.compile(resize_batch, fullgraph=True, backend='aot_eager')
     for size in (16, 24, 32): assert torch.allclose(f(x, size).float(), resize_batch(x, size).float(), atol=1e-6)
 
@@ -305,14 +287,13 @@ def test_sizes_share_the_time_equally():
     got = [size_at((i+.5)/800, [8, 16, 24, 32, 40], .5) for i in range(800)]
     assert [got.count(o) for o in (8, 16, 24, 32, 40)] == [100, 100, 100, 100, 400]
 
-@pytest.mark.parametrize('args,sizes', [((32, 64, .75, 8), [32, 40, 48, 56, 64]), ((32, 64), [32, 64]), ((30, 64, .5, 20), [30, 50, 64]), ((32, 33), [32, 33])])
-def test_steps(args, sizes): assert ProgressiveResize(*args).sizes == sizes
+def test_steps():
+    for args,sizes in (((32, 64, .75, 8), [32, 40, 48, 56, 64]), ((32, 64), [32, 64]), ((30, 64, .5, 20), [30, 50, 64]), ((32, 33), [32, 33])):
+        assert ProgressiveResize(*args).sizes == sizes
 
 @pytest.mark.parametrize('kwargs,words', [
-    (dict(first=64, last=64), 'first=64: sizes must grow, and last is 64'), (dict(first=96, last=64), 'first=96'), (dict(first=4, last=64), 'first=4'),
-    (dict(first=32, last=4096), 'last=4096'), (dict(first=32., last=64), 'first=32.0'), (dict(first=32, last=64, step=0), 'step=0'),
-    (dict(first=32, last=64, end=0), 'end=0: .*between 0 and 1'), (dict(first=32, last=64, end=1.), 'end=1.0'), (dict(first=32, last=64, end=2), 'end=2'),
-    (dict(first=32, last=64, end=float('nan')), 'end=nan'), (dict(first=32, last=64, end='half'), "end='half'")])
+    (dict(first=64, last=64), 'first=64: sizes must grow, and last is 64'), (dict(first=32, last=4096), 'last=4096'),
+    (dict(first=32, last=64, step=0), 'step=0'), (dict(first=32, last=64, end=1.), 'end=1.0: .*between 0 and 1')])
 def test_resizing_refuses(kwargs, words):
     with pytest.raises(BadInput, match=words): ProgressiveResize(**kwargs)
 
@@ -340,29 +321,17 @@ def test_growing_repeats_with_the_seed(dls):
     losses = lambda seed: [o['train_loss'] for o in fit(get_learner(dls, Pool, seed=seed), 2, 1e-2, cbs=ProgressiveResize(16, 32, step=8), show=False).history]
     assert losses(1) == losses(1) != losses(2)
 
-def test_growing_with_a_real_network(dls):
-    run = fit(get_learner(dls, xresnet18), 1, 1e-3, cbs=ProgressiveResize(17, 32, step=8), show=False)
-    assert np.isfinite(run.history[-1]['valid_loss']) and run.settings['cbs'][0].startswith('ProgressiveResize(first=')
-
-@pytest.mark.parametrize('arch,args,words', [(Pool, (16, 64), 'last=64: it must be the size of the loaders, 32'),
+@pytest.mark.parametrize('arch,args,words', [(Pool, (16, 64), r'last=64: it must be the size of the loaders, \(32, 32\)'),
                                              (xresnet18, (16, 32), 'size=16: too small for this network')])
 def test_growth_is_checked_before_training(dls, arch, args, words):
     watch = Watch()
     with pytest.raises(BadInput, match=words): fit(get_learner(dls, arch), 1, 1e-3, cbs=[ProgressiveResize(*args), watch], show=False)
     assert not watch.train
 
-# -- what the chapter says of fine_tune
-
-def test_fine_tune_freezes_nothing_in_a_network_of_one_group(dls):
-    learn = get_learner(dls, xresnet18)
-    learn.freeze()
-    assert len(learn.opt.param_lists) == 1 and all(o.requires_grad for o in learn.model.parameters())
-
 # -- CUDA
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('dtype,tol', [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-def test_resize_on_the_gpu(dtype, tol):
+def test_resize_on_the_gpu(dtype=torch.bfloat16, tol=1e-2):
     x = torch.rand(4, 3, 64, 64)
     on_gpu = x.to('cuda', dtype)
     torch.cuda.set_sync_debug_mode('error')
@@ -403,18 +372,6 @@ def test_presize_does_not_drift(tiny):
     learn = get_learner(get_dls(tiny, 8, 48, presize=76, workers=0), Pool)
     run = progressive_fit(learn, [(1, 17, 8, 1e-2), (1, 48, 8, 1e-2)], show=False)
     assert learn.dls.settings['presize'] == 76 == run.settings['presize']
-
-@pytest.mark.parametrize('last', [24, 48])
-def test_growing_to_another_size_than_that_of_plain_loaders(dls, last):
-    plain = get_dls(dls.path, 8, 32, workers=0)
-    del plain.settings
-    with pytest.raises(BadInput, match=f'last={last}: it must be the size of the loaders'):
-        with (learn := Learner(plain, Pool(10), CrossEntropyLossFlat())).no_bar(), learn.no_logging(): learn.fit(1, cbs=ProgressiveResize(16, last, step=8))
-
-def test_smallest_size_without_padding():
-    assert smallest_size(nn.Sequential(nn.Conv2d(3, 4, 5, stride=2), nn.Conv2d(4, 4, 3))) == 9 # 9 -> 3 -> 1
-    with pytest.raises(BadInput, match='model is a Sequential that takes images of no size'):
-        smallest_size(nn.Sequential(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3*33*33, 2), nn.Linear(5, 2)))
 
 @pytest.mark.parametrize('make', [get_dls, cached_dls])
 def test_what_was_added_to_loaders_is_carried_over(tiny, make):
