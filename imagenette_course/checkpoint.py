@@ -163,7 +163,7 @@ class StopAtNaN(Callback):
     run_valid = False
     def before_train(self): self.n = len(self.recorder.losses) # of those that were looked at
     def after_batch(self): # a GPU would have to be waited for: there, after 50 steps and after the epoch
-        if self.dls.device.type == 'cpu' or (self.iter+1)%50 == 0: self.after_train()
+        if self.loss.device.type == 'cpu' or (self.iter+1)%50 == 0: self.after_train()
     def after_train(self):
         new = torch.tensor([]) if self.n == len(self.recorder.losses) else torch.stack(self.recorder.losses[self.n:])
         bad,self.n = (~new.isfinite()).nonzero().flatten().tolist(),len(self.recorder.losses)
