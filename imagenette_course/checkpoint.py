@@ -145,7 +145,8 @@ def _keep(self:Checkpoint, record):
     record.start += time.perf_counter() - start
 
 @patch
-def after_stop(self:Checkpoint): # of Ctrl-C and errors, see `told_of_stops`
+def after_stop(self:Checkpoint):
+    "Saves what was kept; of Ctrl-C and errors `told_of_stops` tells it."
     if self.kept is not None: self.save(self.kept)
     self.kept, self.saved_at = None, time.perf_counter()
 
