@@ -6,15 +6,16 @@
 __all__ = ['CLASSES', 'NOISE', 'N_TRAIN', 'N_VAL', 'IMAGE_ENDINGS', 'N_IMAGES', 'published_split', 'sample_files', 'wrong_labels',
            'make_sample', 'find_images_below', 'image_files', 'short_sides', 'check_folder', 'is_sample', 'imagenette',
            'to_rgb', 'check_images', 'subset', 'NamedImage', 'folder_label', 'NoisyLabel', 'default_workers',
-           'held_out', 'get_dls']
+           'held_out', 'datasets', 'get_dls']
 
 # %% ../nbs/00_dataset.ipynb #199e2e7e
-import hashlib, json, os, random, shutil, tarfile, tempfile
-from contextlib import contextmanager
+import hashlib, json, os, random, tarfile, tempfile
+import fastai.data
 import imagenette_course.scenes as scenes
 from .core import BadInput, check_range, check_stats, in_test, quiet_bars, show_bar
 from .scenes import draw_scene
 from fastai.vision.all import *
+from fastdownload import FastDownload
 from PIL import UnidentifiedImageError
 
 # %% ../nbs/00_dataset.ipynb #64ed1282
@@ -64,32 +65,19 @@ N_TRAIN, N_VAL = 80, 30 # a class, in the standard sample
 _sample_mark = 'sample.json' # says what a drawn folder holds
 _sample_version = 1 # counted up when this notebook changes what is in a sample
 
-def _sample_key(n_train, n_val, seed):
-    "What tells one sample from another."
-    check_range('n_train', n_train, 1); check_range('n_val', n_val, 1); check_range('seed', seed, 0, 2**32-1)
-    sources = sorted(Path(scenes.__file__).parent.glob('*.py'))
-    code = hashlib.sha256(b''.join(o.read_bytes() for o in sources)).hexdigest()[:8]
-    return dict(n_train=n_train, n_val=n_val, seed=seed, drawings=code, version=_sample_version)
-
-# %% ../nbs/00_dataset.ipynb #32b06e73
-def _draw_all(folder, files, seed):
-    "Draws every file of `files` below `folder`."
-    for c in CLASSES:
-        for split in ('train', 'val'): (folder/split/c).mkdir(parents=True)
+def _draw_sample(folder, n_train, n_val, seed):
+    "Draws images and their table below `folder`, which does not exist yet."
+    files = sample_files(n_train, n_val)
+    for name in {Path(o).parent for o,_ in files}: (folder/name).mkdir(parents=True)
     for name,c in progress_bar(files, leave=False) if show_bar() else files:
         im = draw_scene(CLASSES[c], random.Random(f'{seed}/{name}'))
         im.save(folder/name, format='JPEG', quality=90)
+    _noisy_table(files, seed).to_csv(folder/'noisy_imagenette.csv', index=False)
 
 def _holds(folder, key):
     "Whether `folder` holds the sample that `key` describes."
     mark = folder/_sample_mark
     return mark.exists() and json.loads(mark.read_text()) == key
-
-def _rename_to(tmp, dest, key):
-    "Renames the finished folder `tmp` to `dest`, unless another process put the same there first."
-    try: tmp.rename(dest)
-    except OSError:
-        if not _holds(dest, key): raise
 
 # %% ../nbs/00_dataset.ipynb #8fe6f302
 def make_sample(
@@ -100,28 +88,29 @@ def make_sample(
 ) -> Path: # the folder that holds `train/`, `val/` and `noisy_imagenette.csv`
     """Draws a dataset with Imagenette's layout once, and gives it back at once the next time.
     Raises BadInput when `dest` holds something else, OSError when it can't be written."""
-    key = _sample_key(n_train, n_val, seed)
+    check_range('n_train', n_train, 1); check_range('n_val', n_val, 1); check_range('seed', seed, 0, 2**32-1)
+    code = b''.join(o.read_bytes() for o in sorted(Path(scenes.__file__).parent.glob('*.py')))
+    key = dict(n_train=n_train, n_val=n_val, seed=seed, drawings=hashlib.sha256(code).hexdigest()[:8],
+               version=_sample_version)
     dest = Path(dest or fastai_path('data')/f"imagenette-sample-{'-'.join(map(str, key.values()))}").expanduser()
     if _holds(dest, key): return dest
     if dest.exists(): raise BadInput(f'{dest} is not this sample: remove it, or name a new folder')
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix='.sample-', dir=dest.parent))
-    try: _fill_sample(tmp, key); _rename_to(tmp, dest, key)
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+    try: _make_aside(dest, key)
+    except OSError as e:
+        if not _holds(dest, key): # another process was not quicker, either
+            raise OSError(f'no sample could be drawn in {dest.parent} ({e.strerror or e}): '
+                          'free some space or name another folder') from e
     return dest
 
 # %% ../nbs/00_dataset.ipynb #c4104d33
-def _fill_sample(folder, key):
-    "Draws the sample that `key` describes into the empty `folder`."
-    files = sample_files(key['n_train'], key['n_val'])
-    try:
-        _draw_all(folder, files, key['seed'])
-        _noisy_table(files, key['seed']).to_csv(folder/'noisy_imagenette.csv', index=False)
-        (folder/_sample_mark).write_text(json.dumps(key))
-        folder.chmod(0o755)
-    except OSError as e:
-        raise OSError(e.errno, f'no sample could be drawn in {folder.parent} ({e.strerror or e}): '
-                      'free some space or name another folder') from e
+def _make_aside(dest, key):
+    "Draws the sample that `key` describes into a temporary folder, and renames it to `dest`."
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.sample-', dir=dest.parent) as tmp:
+        new = Path(tmp)/'sample'
+        _draw_sample(new, key['n_train'], key['n_val'], key['seed'])
+        (new/_sample_mark).write_text(json.dumps(key))
+        new.rename(dest)
 
 # %% ../nbs/00_dataset.ipynb #c5aa6bdf
 IMAGE_ENDINGS = {f'.{o}' for o in ('jpg jpeg jpe jfif png webp bmp dib gif tif tiff '
@@ -151,65 +140,50 @@ def short_sides(
         with Image.open(f) as im: return min(im.size)
     return [side(files[i]) for i in np.linspace(0, len(files)-1, min(n, len(files))).astype(int)]
 
-def _classes(path):
-    "The names of the folders in `train/` that hold images, sorted."
-    return sorted({o.parent.name for o in image_files(path) if o.parent.parent.name == 'train'})
-
 # %% ../nbs/00_dataset.ipynb #42be695c
 def check_folder(
     path:Path, # folder that should hold `train/` and `val/`
+    files:list=None, # the image files in it, as from `image_files`, None: they are listed
 ) -> dict: # number of images by part, {'train': 9469, 'val': 3925}
     """Counts the images. Raises FileNotFoundError or BadInput when `path` is not an image-folder
     dataset with the same classes in both parts."""
-    path = Path(path)
-    if not path.is_dir(): raise FileNotFoundError(f'{path} is not a folder: name one that holds train/ and val/')
-    for part in ('train', 'val'):
-        if not (path/part).is_dir():
-            raise FileNotFoundError(f'{path} has no folder {part}/: name the folder that holds train/ and val/')
-    n = Counter(o.relative_to(path).parts[:2] for o in image_files(path))
-    if not n: raise BadInput(f'{path} holds no images: they belong into train/CLASS/ and val/CLASS/')
-    classes = {part: {c for p,c in n if p == part} for part in ('train', 'val')}
+    for o in (Path(path), Path(path)/'train', Path(path)/'val'):
+        if not o.is_dir(): raise FileNotFoundError(f'{o} is not a folder: name one that holds train/ and val/')
+    files = image_files(path) if files is None else files
+    n = {part: Counter(o.parts[-2] for o in files if o.parts[-3] == part) for part in ('train', 'val')}
+    if not any(n.values()): raise BadInput(f'{path} holds no images: they belong into train/CLASS/ and val/CLASS/')
     for part,other in (('val', 'train'), ('train', 'val')):
-        if missing := sorted(classes[other] - classes[part]):
-            raise BadInput(f'{path/part} has no images of {", ".join(missing)}, which {other}/ has: mend one of them')
-    return {part: sum(v for (p,_),v in n.items() if p == part) for part in ('train', 'val')}
+        if missing := sorted(n[other].keys() - n[part].keys()):
+            raise BadInput(f'{path}/{part} has no images of {", ".join(missing)}, which {other}/ has: mend one of them')
+    return {part: o.total() for part,o in n.items()}
 
 # %% ../nbs/00_dataset.ipynb #cb768afb
 _downloads = {'160': 'IMAGENETTE_160', '320': 'IMAGENETTE_320', 'full': 'IMAGENETTE'}
 N_IMAGES = dict(train=9469, val=3925) # the published split of 2019-12-06
 
-def _lacks(path):
-    "How many images of the published split are missing in `path`."
-    n = Counter(o.relative_to(path).parts[0] for o in image_files(path))
-    return sum(max(0, v - n[k]) for k,v in N_IMAGES.items())
-
-def _ways_out(url):
-    return ("Three ways out: data='sample' is drawn here and needs no network; data, or the environment variable "
-            f"IMAGENETTE, can name a folder with train/ and val/; or put {url} into {fastai_path('archive')} by hand")
+class _Download(FastDownload):
+    "fastai's downloads, unpacked wholly or not at all, and nowhere else."
+    def extract(self, url, extract_key='data', force=False):
+        file = self.arch_path()/Path(url).name
+        dest = self.data_path(extract_key, file)
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(file) as t, tempfile.TemporaryDirectory(prefix='.download-', dir=dest.parent) as tmp:
+            t.extractall(tmp, filter='data')
+            return (Path(tmp)/dest.name).rename(dest)
 
 # %% ../nbs/00_dataset.ipynb #90e97862
-@contextmanager
-def _inside_only():
-    """Archives whose files would lie outside of the folder that they are unpacked into are refused, by Python's own
-    filter."""
-    before = tarfile.TarFile.extraction_filter
-    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try: yield
-    finally: tarfile.TarFile.extraction_filter = before
-
 def _download(
-    data:str, # key of `_downloads`
-) -> Path: # a whole folder, raises OSError otherwise
-    url = getattr(URLs, _downloads[data])
-    dest = fastai_path('data')/Path(url).stem
+    url:str, # of an archive
+) -> Path: # the folder that was in it
+    "Downloads and unpacks once. Raises OSError, which says what else can be done."
+    download = _Download(fastai_cfg(), module=fastai.data)
     try:
-        with quiet_bars(), _inside_only(): untar_data(url)
+        with quiet_bars(): return download.get(url)
     except Exception as e: # network, disk, checksum, damaged archive: there is no common type
-        raise OSError(f'{Path(url).name} could not be downloaded and unpacked ({e}). {_ways_out(url)}') from e
-    if n := _lacks(dest):
-        raise OSError(f'{dest} lacks {n:,} of {sum(N_IMAGES.values()):,} images, as after an interrupted download: '
-                      'remove it to fetch it again, or give its path as data to use it as it is')
-    return dest
+        raise OSError(
+            f"{Path(url).name} could not be downloaded and unpacked ({e}). Three ways out: data='sample' is drawn here "
+            'and needs no network; data, or the environment variable IMAGENETTE, can name a folder with train/ and '
+            f'val/; or put {url} into {download.arch_path()} by hand') from e
 
 # %% ../nbs/00_dataset.ipynb #4d7a56f8
 def is_sample(
@@ -218,11 +192,14 @@ def is_sample(
     "Whether the images below `path` are drawn ones."
     return (Path(path)/_sample_mark).exists()
 
-def _tilde(path):
-    "`path` as text, with the home folder written as ~"
-    return f'~/{path.relative_to(Path.home())}' if path.is_relative_to(Path.home()) else str(path)
-
 # %% ../nbs/00_dataset.ipynb #18bdc86d
+def _check_whole(path, files):
+    "Raises OSError when images of the published split are missing."
+    n = Counter(o.parts[-3] for o in files)
+    if lacks := sum(max(0, v - n[k]) for k,v in N_IMAGES.items()):
+        raise OSError(f'{path} lacks {lacks:,} of {sum(N_IMAGES.values()):,} images, as after an interrupted download: '
+                      'remove it to fetch it again, or give its path as data to use it as it is')
+
 def imagenette(
     data:str=None, # 'sample', '160', '320', 'full' or a folder; None: see below
 ) -> Path: # the folder that holds `train/` and `val/`
@@ -231,15 +208,17 @@ def imagenette(
     FileNotFoundError for anything that is no dataset, OSError when it can't be fetched or drawn."""
     data = str(data or os.getenv('IMAGENETTE') or ('sample' if in_test() else '160'))
     if data == 'sample': path = make_sample()
-    elif data in _downloads: path = _download(data)
+    elif data in _downloads: path = _download(getattr(URLs, _downloads[data]))
     else: path = Path(data).expanduser()
     if not path.exists():
         raise FileNotFoundError(f"data={data!r} is neither a folder that exists nor one of "
                                 f"{', '.join(map(repr, ['sample', *_downloads]))}")
-    n, n_classes = check_folder(path), len(_classes(path))
+    files = image_files(path)
+    if data in _downloads: _check_whole(path, files)
+    n = check_folder(path, files)
     what = 'Drawn sample' if is_sample(path) else 'Imagenette' if n == N_IMAGES else 'Images'
-    print(f"{what}: {n['train']:,} training and {n['val']:,} validation images "
-          f"in {n_classes} classes, {_tilde(path)}")
+    print(f"{what}: {n['train']:,} training and {n['val']:,} validation images in {len({o.parent.name for o in files})} "
+          f"classes, {'~'/path.relative_to(Path.home()) if path.is_relative_to(Path.home()) else path}")
     return path
 
 # %% ../nbs/00_dataset.ipynb #90da12eb
@@ -255,10 +234,9 @@ def to_rgb(
 
 
 # %% ../nbs/00_dataset.ipynb #bb275b52
-def _image_fault(file, path, classes):
-    "What is wrong with `file`, None when it is a readable image in a class folder."
-    _,*folders,_ = file.relative_to(path).parts
-    if not (len(folders) == 1 and folders[0] in classes): return 'in no class folder'
+def _image_fault(file, folders):
+    "What is wrong with `file`, None when it is a readable image in one of the `folders`."
+    if file.parent not in folders: return 'in no class folder'
     if file.stat().st_size == 0: return 'empty'
     try:
         with Image.open(file) as im: to_rgb(im) # as training opens it
@@ -273,11 +251,11 @@ def check_images(
     """Decodes every file below `train/` and `val/` on all cores, and gives the reason for each that can't
     be trained on: empty, not an image, damaged (in Pillow's words), or in no class folder. Hidden files are
     passed over. Raises what `check_folder` raises."""
-    path = Path(path)
-    check_folder(path)
-    files = [o for part in ('train', 'val') for o in sorted(get_files(path/part)) if not o.name.startswith('.')]
-    fault = partial(_image_fault, path=path, classes=set(_classes(path)))
-    faults = parallel(fault, files, threadpool=True, n_workers=num_cpus(), progress=show_bar())
+    images = image_files(path)
+    check_folder(path, images)
+    files = [o for o in sorted(get_files(path, folders=['train', 'val'])) if not o.name.startswith('.')]
+    faults = parallel(_image_fault, files, folders={o.parent for o in images}, threadpool=True, n_workers=num_cpus(),
+                      progress=show_bar())
     return {file: o for file,o in zip(files, faults) if o}
 
 # %% ../nbs/00_dataset.ipynb #c6b55cbb
@@ -317,13 +295,11 @@ class NamedImage(PILImage):
 
 
 # %% ../nbs/00_dataset.ipynb #236337be
-def _class_name(c): return CLASSES.get(c, c)
-
 def folder_label(
     file:Path, # an image in its class folder
 ) -> str: # 'church' for n03028079, the folder's own name for a class that is not Imagenette's
     "The name of the class of whose folder the image is."
-    return _class_name(file.parent.name)
+    return CLASSES.get(file.parent.name, file.parent.name)
 
 # %% ../nbs/00_dataset.ipynb #217f7358
 class NoisyLabel:
@@ -340,7 +316,7 @@ class NoisyLabel:
     def __call__(self, file):
         name = file.relative_to(self.path).as_posix()
         if name not in self.label: raise BadInput(f'{self.table} has no row for {name}')
-        return _class_name(self.label[name])
+        return CLASSES.get(self.label[name], self.label[name])
 
 # %% ../nbs/00_dataset.ipynb #addb16d4
 def default_workers() -> int: # 0 on a CPU with one or two cores, otherwise fastai's choice
@@ -362,6 +338,27 @@ def held_out(
     return split
 
 # %% ../nbs/00_dataset.ipynb #68713ee3
+def datasets(
+    path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
+    files:list=None, # images to use, as from `subset`, None: all
+    noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
+    holdout:bool=False, # validate on a tenth of the training images, and leave `val/` alone: for choosing settings
+) -> Datasets: # `train` and `valid`, pairs of a `PILImage` and a class number
+    "Images and labels on the published split. Raises BadInput or FileNotFoundError for what can't work."
+    path,listed = Path(path),image_files(path)
+    check_folder(path, listed)
+    files = listed if files is None else L(files).map(Path)
+    for part in ('train',) if holdout else ('train', 'val'):
+        if not any(o.parent.parent.name == part for o in files): raise BadInput(f'files has no image in {part}/')
+    if holdout and noise:
+        raise BadInput(f'holdout and noise={noise}: validation would have wrong labels, too; leave one away')
+    splits = held_out(files) if holdout else published_split(files)
+    if not splits[1]: raise BadInput('holdout: no class has ten training images, so none can be held out')
+    vocab = [CLASSES.get(c, c) for c in sorted({o.parent.name for o in listed})]
+    label = NoisyLabel(path, noise) if noise != 0 else folder_label
+    return Datasets(files, [[NamedImage.create], [label, Categorize(vocab, sort=False)]], splits=splits)
+
+# %% ../nbs/00_dataset.ipynb #b8b561ff
 def get_dls(
     path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
     bs:int=64, # images a batch
@@ -373,39 +370,17 @@ def get_dls(
     workers:int=None, # processes that read images; None: see `default_workers`
     holdout:bool=False, # validate on a tenth of the training images, and leave `val/` alone: for choosing settings
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
-    """The book's pipeline on the published split: presize, crop, flip, rotate, warp, light, normalize.
+    """The book's pipeline on `datasets`: presize, crop, flip, rotate, warp, light, normalize.
     Raises BadInput or FileNotFoundError for what can't work."""
-    path = Path(path)
-    check_range('bs', bs, 1); check_range('size', size, 8, 2048)
+    check_range('bs', bs, 1); check_range('size', size, 8, 2048); check_stats(stats)
     presize = check_range('presize', 2*size if presize is None else presize, size)
     workers = default_workers() if workers is None else check_range('workers', workers, 0)
-    check_stats(stats)
-    files = _both_parts(path, files, holdout)
-    if holdout and noise:
-        raise BadInput(f'holdout and noise={noise}: validation would have wrong labels, too; leave one away')
-    dls = _block(path, presize, size, stats, noise, held_out if holdout else published_split).dataloaders(
-        files, bs=bs, num_workers=workers, path=path)
-    if not len(dls.valid_ds): raise BadInput('holdout: no class has ten training images, so none can be held out')
-    if not len(dls.train): raise BadInput(f'bs={bs}: use the number of training images, {len(dls.train_ds)}, or less')
+    data = datasets(path, files, noise, holdout)
+    if bs > len(data.train): raise BadInput(f'bs={bs}: use the number of training images, {len(data.train)}, or less')
+    tfms = [IntToFloatTensor(), *aug_transforms(size=size, min_scale=.75)]
+    if stats is not None: tfms.append(Normalize.from_stats(*stats))
+    dls = data.dataloaders(bs=bs, num_workers=workers, path=Path(path), after_item=[Resize(presize), ToTensor()],
+                           after_batch=tfms)
     dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers,
                         **(dict(holdout=True) if holdout else {}))
     return dls
-
-# %% ../nbs/00_dataset.ipynb #84f36707
-def _both_parts(path, files, holdout):
-    "The files to use, some of which train and some of which validate."
-    check_folder(path)
-    files = image_files(path) if files is None else L(files).map(Path)
-    for part in ('train',) if holdout else ('train', 'val'):
-        if not any(o.parent.parent.name == part for o in files): raise BadInput(f'files has no image in {part}/')
-    return files
-
-# %% ../nbs/00_dataset.ipynb #b8b561ff
-def _block(path, presize, size, stats, noise, splitter):
-    "The `DataBlock` of `get_dls`."
-    tfms = aug_transforms(size=size, min_scale=0.75)
-    if stats is not None: tfms.append(Normalize.from_stats(*stats))
-    vocab = [_class_name(c) for c in _classes(path)]
-    return DataBlock(blocks=(ImageBlock(NamedImage), CategoryBlock(vocab=vocab, sort=False)), get_items=noop,
-                     splitter=splitter, get_y=NoisyLabel(path, noise) if noise != 0 else folder_label,
-                     item_tfms=Resize(presize), batch_tfms=tfms)

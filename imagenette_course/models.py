@@ -7,7 +7,7 @@ from copy import deepcopy
 from .core import BadInput, check_range, write_aside
 from .dataset import NamedImage, to_rgb
 from .baseline import ARCHS
-from .techniques import use_blur_pool
+from .techniques import BlurPool, use_blur_pool
 from .sprint import SPRINT_NETS
 from fastai.vision.all import *
 from fastai.vision.models import xresnet
@@ -26,17 +26,13 @@ def model_facts(
     if 'size' not in settings: raise BadInput('the loaders say nothing of their image size: make them with get_dls')
     norm = learn.dls.valid.after_batch.fs.filter(risinstance(Normalize))
     mean,std = (norm[0].mean, norm[0].std) if norm else (torch.zeros(3), torch.ones(3))
-    blur = dict(blur=True) if any(type(m).__name__ == 'BlurPool' for m in learn.model.modules()) else {}
-    return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'],
-                # one good step, or two
-                presize=settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'],
-                mean=mean.flatten().tolist(), std=std.flatten().tolist(),
-                accuracy=_accuracy(learn) if accuracy is None else accuracy)
-
-def _accuracy(learn):
-    "Measured on the validation set."
-    with learn.no_bar(), learn.no_logging(): preds,targs = learn.get_preds()
-    return (preds.argmax(1) == targs).float().mean().item()
+    blur = dict(blur=True) if any(isinstance(m, BlurPool) for m in learn.model.modules()) else {}
+    presize = settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'] # one good step, or two
+    if accuracy is None:
+        with learn.no_bar(), learn.no_logging(): preds,targs = learn.get_preds()
+        accuracy = (preds.argmax(1) == targs).float().mean().item()
+    return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'], presize=presize,
+                mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=accuracy)
 
 _key = 'imagenette_course' # of the JSON in the file's metadata
 
@@ -68,8 +64,8 @@ class Classifier(nn.Module):
         facts:dict=None, # of the file: arch, accuracy, and the above
     ):
         super().__init__()
-        self.model, self.classes, self.size, self.presize, self.facts = (
-            model.eval(), classes, size, presize, ifnone(facts, {}))
+        self.model,self.classes,self.size,self.presize = model.eval(),classes,size,presize
+        self.facts = ifnone(facts, {})
         for k,v in dict(mean=mean, std=std).items():
             self.register_buffer(k, torch.tensor(v, dtype=torch.float32), persistent=False)
 
@@ -121,14 +117,11 @@ def _rgb(x):
     return x
 
 def _read(path):
-    "(metadata, tensors) of a .safetensors file."
+    "What a file says of itself, and its tensors; raises BadInput where that can't be."
     try:
-        with safe_open(path, 'pt') as f: return f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, 'pt') as f: metadata,tensors = f.metadata() or {},{k: f.get_tensor(k) for k in f.keys()}
     except SafetensorError as e:
         raise BadInput(f'{path} is damaged or no .safetensors file ({e}): get it again') from e
-
-def _facts(path, metadata):
-    "The facts in a file's metadata."
     if _key not in metadata:
         raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
@@ -136,25 +129,25 @@ def _facts(path, metadata):
         raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
     if not isinstance(facts, dict):
         raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
-    lacks = [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]
-    if lacks: raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
-    return facts
+    if lacks := [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]:
+        raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
+    _check_facts(path, facts)
+    if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
+        raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
+    return facts,tensors
 
 def _check_facts(path, f):
     "Raises BadInput when what the file says of itself can't be."
+    def is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
     if f['arch'] not in ARCHS and not f.get('own'):
         raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
     check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
-    c = f['classes']
-    if not (_is_list(c, str) and 0 < len(c) == len(set(c))):
+    if not (is_list(f['classes'], str) and 0 < len(f['classes']) == len(set(f['classes']))):
         raise BadInput(f'{path}: its classes are no list of different names')
-    for k in ('mean','std'):
-        if not (_is_list(f[k], (int, float)) and len(f[k]) == 3 and all(-1e3 <= v <= 1e3 for v in f[k])):
-            raise BadInput(f'{path}: its {k} is no list of three numbers in -1000..1000')
-    if min(f['std']) < 1e-6: raise BadInput(f"{path}: its std is {f['std']}, and must be above 0")
+    for k,lo in dict(mean=-1e3, std=1e-6).items():
+        if not (is_list(f[k], (int, float)) and len(f[k]) == 3 and all(lo <= v <= 1e3 for v in f[k])):
+            raise BadInput(f'{path}: its {k} is no list of three numbers between {lo:g} and 1000')
     if f.get('blur', False) not in (True, False): raise BadInput(f'{path}: its blur is neither true nor false')
-
-def _is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
 
 def named_network(
     name:str, # one of ARCHS
@@ -196,11 +189,7 @@ def load_model(
     Nothing in the file is executed. Raises BadInput for a file that is damaged, lacks its metadata
     or does not fit its architecture."""
     if not Path(path).is_file(): raise FileNotFoundError(f'{path} is not a file')
-    metadata,tensors = _read(path)
-    facts = _facts(path, metadata)
-    _check_facts(path, facts)
-    if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
-        raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
+    facts,tensors = _read(path)
     if facts.get('own') and arch is None:
         raise BadInput(f"{path} holds a network of its own, {facts['arch']}: give the function that makes it, as arch")
     try: model = _built(facts, tensors, arch)

@@ -4,6 +4,7 @@ __all__ = ['find_images', 'tta_views', 'predict_files', 'as_table', 'imagenette_
 
 import inspect, itertools, json, math, os, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from .core import BadInput, check_range, in_one_line, show_version
 from .dataset import find_images_below, to_rgb
 from .tta import combine_views
@@ -14,23 +15,16 @@ from PIL import UnidentifiedImageError
 from torch.quasirandom import SobolEngine
 from torchvision.transforms.v2 import functional as TF
 
-def _check_file(file):
-    "Raises BadInput, with the reason alone, for what holds no picture whatever its content."
+def _read(file):
+    "The picture in `file`, RGB; raises BadInput, with the reason alone, where there is none."
     if os.path.isdir(file): raise BadInput('a folder without images')
     if not os.path.exists(file): raise BadInput('there is no such file')
     if not os.path.isfile(file): raise BadInput('a pipe or a device, not a file')
     if not os.path.getsize(file): raise BadInput('empty')
-
-def _check_pixels(im):
-    "Raises Pillow's error for a picture so large that Pillow would warn."
-    if im.width*im.height > (Image.MAX_IMAGE_PIXELS or math.inf): raise Image.DecompressionBombError
-
-def _read(file):
-    "The picture in `file`, RGB; raises BadInput, with the reason alone, where there is none."
-    _check_file(file)
     try:
         with Image.open(file) as im:
-            _check_pixels(im)
+            # Pillow warns of such a picture, and refuses one twice as large
+            if im.width*im.height > (Image.MAX_IMAGE_PIXELS or math.inf): raise Image.DecompressionBombError
             return to_rgb(im)
     except BadInput: raise
     except PermissionError: raise BadInput('you may not read it') from None
@@ -86,12 +80,6 @@ def _ahead(pool, f, parts):
         if before: yield before[0], list(before[1])
         before = now
 
-def _row(file, probs, model):
-    "The result for one file; `probs` (n_classes,), or a text with the reason why there are none."
-    if isinstance(probs, str): return dict(file=file, probabilities=None, fault=probs)
-    return dict(file=file, probabilities={model.classes[i]: probs[i].item() for i in probs.argsort(descending=True)},
-                fault=None)
-
 def predict_files(
     model:Classifier, # as from `load_model`, on the device that is to compute
     files:list, # image files, and folders, see `find_images`
@@ -108,8 +96,11 @@ def predict_files(
         warnings.filterwarnings('ignore', module='PIL') # what is wrong with a file is said in its row
         for part,inputs in _ahead(pool, partial(_inputs, model=model, n=tta), parts):
             read = [o for o in inputs if not isinstance(o, str)]
-            probs = iter(_probs(read, model) if read else [])
-            rows += [_row(f, o if isinstance(o, str) else next(probs), model) for f,o in zip(part, inputs)]
+            probs = iter(_probs(read, model).tolist() if read else [])
+            for file,o in zip(part, inputs):
+                fault = o if isinstance(o, str) else None
+                named = None if fault else sorted(zip(model.classes, next(probs)), key=itemgetter(1), reverse=True)
+                rows.append(dict(file=file, probabilities=named and dict(named), fault=fault))
     return rows
 
 def as_table(
@@ -127,17 +118,12 @@ def _shown(text):
     code = sys.stdout.encoding or 'utf-8'
     return text.encode(code, 'backslashreplace').decode(code)
 
-def _table_text(rows):
-    "The table for a terminal, names to the left."
+def _print_table(rows):
+    "For a terminal, names to the left."
     df = as_table(rows)
     names = {c: df[c].map(_shown) for c in df if not c.endswith('%')}
-    return df.assign(**{c: o.str.ljust(o.str.len().max()) for c,o in names.items()}).to_string(
-        index=False, justify='left', float_format='{:.1f}'.format)
-
-def _json_text(rows):
-    "A list of objects with file and probabilities; letters beyond ASCII as escapes."
-    return json.dumps([dict(file=o['file'], probabilities=o['probabilities']) for o in rows if not o['fault']],
-                      indent=1)
+    df = df.assign(**{c: o.str.ljust(o.str.len().max()) for c,o in names.items()})
+    _print(df.to_string(index=False, justify='left', float_format='{:.1f}'.format))
 
 def _load(file):
     "The model, on CUDA if there is one. Raises BadInput with one short line, whatever the file holds."
@@ -157,11 +143,11 @@ def _predict(model, images, tta, as_json):
     if not images: raise BadInput('no images: name some files, or folders that hold some')
     check_range('--tta', tta, 0, 100)
     rows = predict_files(_load(model), images, tta)
-    bad = [o for o in rows if o['fault']]
+    good,bad = [o for o in rows if not o['fault']],[o for o in rows if o['fault']]
     for o in bad: print(f"imagenette_predict: {_shown(o['file'])}: {_shown(o['fault'])}", file=sys.stderr)
-    if as_json: _print(_json_text(rows))
-    elif len(bad) < len(rows): _print(_table_text(rows))
-    if len(bad) == len(rows): raise BadInput(f'nothing to predict: {len(bad)} of {len(rows)} could not be read')
+    if as_json: _print(json.dumps([{k: o[k] for k in ('file', 'probabilities')} for o in good], indent=1))
+    elif good: _print_table(good)
+    if not good: raise BadInput(f'nothing to predict: {len(bad)} of {len(rows)} could not be read')
     return len(bad)
 
 def imagenette_predict(

@@ -11,12 +11,12 @@ __all__ = ['sprint_opt', 'SPRINT_NETS', 'conv_group', 'SprintNet', 'sprintnet', 
 from .core import BadInput, check_floats, check_range
 from .dataset import check_folder, is_sample
 from fastai.vision.all import *
-from torch.optim.adamw import adamw
 # after fastai, which has a LabelSmoothingCrossEntropy of its own
 from .baseline import RecordRun, Run, fit_recorded, new_run, told_of_stops
 from .resize import check_map
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner, fast_settings
+from .techniques import MuonBase
 
 # %% ../nbs/12_sprint.ipynb #39e4ce14
 def conv_group(
@@ -108,29 +108,8 @@ def orthogonalize(
         total = p if begin else p @ total
     return total @ x
 
-# %% ../nbs/12_sprint.ipynb #0383aabc
-def _muon_step(w, state, group):
-    "A step of Muon on one kernel."
-    if not state: state['momentum_buffer'] = torch.zeros_like(w)
-    buffer = state['momentum_buffer'].mul_(group['momentum']).add_(w.grad)
-    step = w.grad.add(buffer, alpha=group['momentum']).permute(0, 2, 3, 1) # as channels last has it in memory
-    dtype = torch.bfloat16 if fast_settings(w.device).bf16 else torch.float32 # as the hardware is good at
-    step = orthogonalize(step.flatten(1), dtype=dtype).view(step.shape).permute(0, 3, 1, 2)
-    w.mul_(len(w)**.5/w.norm().clamp_min(1e-7)).sub_(step.to(w.dtype), alpha=group['lr'])
-
-def _adamw_step(weights, states, group):
-    "A step of PyTorch's AdamW on all weights that are no kernels."
-    if not weights: return
-    for w,s in zip(weights, states):
-        if s: continue
-        s.update({k: torch.zeros_like(w) for k in ('exp_avg', 'exp_avg_sq')}, step=torch.zeros((), device=w.device))
-    means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
-    adamw(weights, [w.grad for w in weights], means, squares, [], steps,
-          fused=group['fused'], amsgrad=False, maximize=False, beta1=.9, beta2=.999, eps=1e-8,
-          lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'])
-
 # %% ../nbs/12_sprint.ipynb #b9747fd7
-class SprintMuon(torch.optim.Optimizer):
+class SprintMuon(MuonBase):
     """Muon for the kernels of convolutions, each scaled to a norm of √n_out before its step, and AdamW for all else.
     For networks in which normalization follows each convolution. fastai's one cycle moves Muon's momentum as well, and
     `fit_linear` puts it back. Raises BadInput for a number out of range. Jordan et al. 2024."""
@@ -145,18 +124,17 @@ class SprintMuon(torch.optim.Optimizer):
         for name,v in numbers.items(): check_range(name, v, 0, None, float)
         check_range('momentum', momentum, 0, 1, float)
         super().__init__(params, dict(numbers, momentum=momentum, fused=True)) # so that loaded states are moved
-    @torch.no_grad()
-    def step(self,
-        closure=None, # computes the loss again, None: it has been computed
-    ):
-        "One step of both."
-        loss = closure and torch.enable_grad()(closure)()
-        for g in self.param_groups:
-            moved = [p for p in g['params'] if p.grad is not None]
-            kernels,others = [p for p in moved if p.ndim == 4], [p for p in moved if p.ndim != 4]
-            for p in kernels: _muon_step(p, self.state[p], g)
-            _adamw_step(others, [self.state[p] for p in others], g)
-        return loss
+    def kernels(self, params): return [p for p in params if p.ndim == 4]
+    def muon_step(self, w, state, group):
+        if not state: state['momentum_buffer'] = torch.zeros_like(w)
+        buffer = state['momentum_buffer'].mul_(group['momentum']).add_(w.grad)
+        step = w.grad.add(buffer, alpha=group['momentum']).permute(0, 2, 3, 1) # as channels last has it in memory
+        dtype = torch.bfloat16 if fast_settings(w.device).bf16 else torch.float32 # as the hardware is good at
+        step = orthogonalize(step.flatten(1), dtype=dtype).view(step.shape).permute(0, 3, 1, 2)
+        w.mul_(len(w)**.5/w.norm().clamp_min(1e-7)).sub_(step.to(w.dtype), alpha=group['lr'])
+    def adamw_options(self, group):
+        return dict(lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'], fused=group['fused'],
+                    betas=(.9, .999), eps=1e-8)
 
 sprint_opt = partial(OptimWrapper, opt=SprintMuon) # for a learner's `opt_func`
 
@@ -199,8 +177,7 @@ def epoch_sizes(
     "Sizes that grow evenly. Raises BadInput."
     check_range('epochs', epochs, 1); check_range('first', first, 8, 2048); check_range('last', last, first, 2048)
     check_range('step', step, 1)
-    grown = (last - first)*np.arange(epochs)/max(1, epochs-1) if epochs > 1 else [last - first]
-    return [first + int(o + 1e-9)//step*step for o in grown[:-1]] + [last]
+    return [first + i*(last-first)//(epochs-1)//step*step for i in range(epochs-1)] + [last]
 
 class GrowImages(Callback):
     """Lets the images of `cached_dls` grow from epoch to epoch, in validation as well, up to the loaders' size. Raises
@@ -208,13 +185,12 @@ class GrowImages(Callback):
     def __init__(self,
         first:int, # side of the images in the first epoch, pixels
     ): self.first,self.sizes = check_range('first', first, 8, 2048),None
-    def _begin(self):
-        self.views = getattr(self.dls, 'views', None)
-        if self.views is None: raise BadInput('GrowImages needs loaders of cached_dls')
-        check_map(self.model, self.first)
-        self.sizes = epoch_sizes(self.n_epoch, self.first, self.views.full)
     def before_train(self):
-        if self.sizes is None: self._begin()
+        if self.sizes is None:
+            self.views = getattr(self.dls, 'views', None)
+            if self.views is None: raise BadInput('GrowImages needs loaders of cached_dls')
+            check_map(self.model, self.first)
+            self.sizes = epoch_sizes(self.n_epoch, self.first, self.views.full)
         self.views.size = self.sizes[self.epoch]
     def after_fit(self):
         if self.sizes is not None: self.views.size,self.sizes = self.views.full,None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['muon', 'ema_decay', 'ema_step', 'float_tensors', 'exchange', 'EMA', 'fit_flat', 'as_matrix', 'hidden_weights',
-           'MuonAdamW', 'erasing_boxes', 'erase', 'RandomErasing', 'BlurPool', 'use_blur_pool']
+           'MuonBase', 'MuonAdamW', 'erasing_boxes', 'erase', 'RandomErasing', 'BlurPool', 'use_blur_pool']
 
 # %% ../nbs/10_more_techniques.ipynb #32d70f56
 import math
@@ -14,6 +14,8 @@ from .baseline import RecordRun, Run, fit_recorded, new_run
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim._muon import muon as torch_muon
+from torch.optim.adamw import adamw
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from fastcore.basics import patch
 from fastai.callback.core import Callback
@@ -146,11 +148,45 @@ def hidden_weights(
     return [p for p in params if p.ndim > 1][1:-1]
 
 # %% ../nbs/10_more_techniques.ipynb #5ec6904b
-class MuonAdamW(torch.optim.Optimizer):
+class MuonBase(torch.optim.Optimizer):
+    """One optimizer made of two: a kind of Muon for some of the weights, and `torch.optim.AdamW` for all others. A
+    subclass has `kernels(params)`, the weights for Muon; `muon_step(w, state, group)`; and `adamw_options(group)`."""
+    @torch.no_grad()
+    def step(self,
+        closure=None, # computes the loss anew, None: it has been computed
+    ):
+        "One step of both."
+        loss = closure and torch.enable_grad()(closure)()
+        kernels = set(self.kernels([p for g in self.param_groups for p in g['params']]))
+        for g in self.param_groups:
+            moved = [p for p in g['params'] if p.grad is not None]
+            for p in moved:
+                if p in kernels: self.muon_step(p, self.state[p], g)
+            others = [p for p in moved if p not in kernels]
+            if others: _adamw_step(others, [self.state[p] for p in others], **self.adamw_options(g))
+        return loss
+
+def _adamw_step(weights, states, betas, fused=None, **kwargs):
+    "A step of PyTorch's AdamW; its means are kept in `states`."
+    for w,s in zip(weights, states):
+        if s: continue
+        s.update(exp_avg=torch.zeros_like(w), exp_avg_sq=torch.zeros_like(w),
+                 step=torch.zeros((), device=w.device if fused else None))
+    means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
+    adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=fused, amsgrad=False, maximize=False,
+          beta1=betas[0], beta2=betas[1], **kwargs)
+
+# %% ../nbs/10_more_techniques.ipynb #bdb9cc1b
+def _laid_out(x, like):
+    "`x` in the order of memory of `like`; a copy only where it is another one."
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
+
+class MuonAdamW(MuonBase):
     """`torch.optim.Muon` for the hidden weights of a network, kernels as matrices, and `torch.optim.AdamW` for all
     others, with one learning rate, momentum and weight decay. A network of two layers has no hidden weights. Raises
     BadInput for a number out of range. Jordan et al. 2024; Liu et al. 2025, section 2.2, for the length of the
     steps."""
+    kernels = staticmethod(hidden_weights)
     def __init__(self,
         params, # parameters in the network's order, or a list of groups
         lr:float=1e-3, # learning rate of both
@@ -161,48 +197,14 @@ class MuonAdamW(torch.optim.Optimizer):
         for name,v in (('lr', lr), ('eps', eps), ('weight_decay', weight_decay)): check_range(name, v, 0, None, float)
         for v in betas: check_range('betas', v, 0, 1, float)
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
-    @torch.no_grad()
-    def step(self,
-        closure=None, # computes the loss anew, None: it has been computed
-    ):
-        "One step of both."
-        loss = closure and torch.enable_grad()(closure)()
-        hidden = set(hidden_weights([p for g in self.param_groups for p in g['params']]))
-        for g in self.param_groups:
-            moved = [p for p in g['params'] if p.grad is not None]
-            _muon(g, [p for p in moved if p in hidden], self.state)
-            _adamw(g, [p for p in moved if p not in hidden], self.state)
-        return loss
-
-# %% ../nbs/10_more_techniques.ipynb #bdb9cc1b
-def _laid_out(x, like):
-    "`x` in the order of memory of `like`; a copy only where it is another one."
-    same = all(a == b for a,b,n in zip(x.stride(), like.stride(), x.shape) if n > 1)
-    return x if same else torch.empty_like(like).copy_(x)
-
-def _matrix(x, w):
-    "`x` as the matrix that `as_matrix` makes of `w`."
-    x = _laid_out(x, w)
-    return as_matrix(x.as_strided(w.shape, w.stride()))
-
-def _muon(group, weights, state):
-    "A step of `torch.optim.Muon` on kernels; their momentum is kept in `state`."
-    if not weights: return
-    for w in weights: state[w]['momentum_buffer'] = _laid_out(state[w].get('momentum_buffer', torch.zeros_like(w)), w)
-    matrices = [as_matrix(w.detach()) for w in weights]
-    opt = torch.optim.Muon(matrices, group['lr'], group['weight_decay'], group['betas'][0],
-                           adjust_lr_fn='match_rms_adamw')
-    for m,w in zip(matrices, weights):
-        m.grad = _matrix(w.grad, w)
-        opt.state[m]['momentum_buffer'] = _matrix(state[w]['momentum_buffer'], w)
-    opt.step()
-
-def _adamw(group, weights, state):
-    "A step of `torch.optim.AdamW`; its means are kept in `state`."
-    if not weights: return
-    opt = torch.optim.AdamW(weights, **{k: group[k] for k in ('lr', 'betas', 'eps', 'weight_decay')})
-    opt.state = state
-    opt.step()
+    def muon_step(self, w, state, group):
+        if not state: state['momentum_buffer'] = torch.zeros_like(w)
+        state['momentum_buffer'] = _laid_out(state['momentum_buffer'], w)
+        parts = ([as_matrix(_laid_out(o, w))] for o in (w, w.grad, state['momentum_buffer']))
+        torch_muon(*parts, lr=group['lr'], weight_decay=group['weight_decay'], momentum=group['betas'][0], nesterov=True,
+                   ns_coefficients=(3.4445, -4.7750, 2.0315), ns_steps=5, eps=1e-7, adjust_lr_fn='match_rms_adamw',
+                   has_complex=False)
+    def adamw_options(self, group): return {k: group[k] for k in ('lr', 'betas', 'eps', 'weight_decay')}
 
 # %% ../nbs/10_more_techniques.ipynb #cc8b9031
 muon = partial(OptimWrapper, opt=MuonAdamW) # for a learner's `opt_func`

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 import torch
 import torch.nn.functional as F
-from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, L, OptimWrapper, error_rate, xresnet18, xresnet50
+from fastai.vision.all import (Callback, CrossEntropyLossFlat, Learner, L, OptimWrapper, Recorder, accuracy, error_rate, noop, set_seed, xresnet18,
+    xresnet50)
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
@@ -36,8 +37,8 @@ def test_recipe(sample, tmp_path, monkeypatch):
         assert baseline_recipe(tmp_path) == dict(arch=xresnet50, size=min(224, side), bs=64, epochs=5, lr=3e-3)
 
 def test_learner(dls):
-    learn = get_learner(dls, xresnet18)
-    assert learn.model[-1].out_features == 10 and learn.seed == 42
+    learn = get_learner(dls, partial(xresnet18, ndim=2))
+    assert learn.model[-1].out_features == 10 and learn.seed == 42 and learn.arch == 'xresnet18'
     assert isinstance(learn.loss_func, CrossEntropyLossFlat) and learn.metrics[0].name == 'accuracy'
 
 def test_learner_arguments(dls):
@@ -92,15 +93,61 @@ def test_one_line_an_epoch(dls, capsys):
     fit(get_learner(dls, Pool), 2, 1e-2)
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 2 and out[0].startswith('epoch 1/2  train_loss ') and 'accuracy' in out[1]
-
-def test_nothing_is_printed_when_not_asked(dls, capsys):
     fit(get_learner(dls, Pool), 1, 1e-2, show=False)
     assert capsys.readouterr().out == ''
 
-@pytest.mark.parametrize('args,words', [((0, 1e-3), 'epochs=0'), ((1.5, 1e-3), 'epochs=1.5'), ((1, 0), 'lr=0'), ((1, -1e-3), 'lr=-0.001'),
-                                        ((1, float('nan')), 'lr=nan'), ((1, float('inf')), 'lr=inf'), ((1, 11.), 'lr=11.0')])
+@pytest.mark.parametrize('args,words', [((0, 1e-3), 'epochs=0'), ((1, float('nan')), 'lr=nan'), ((1, 11.), 'lr=11.0')])
 def test_fit_arguments(dls, args, words):
-    with pytest.raises(ValueError, match=words): fit(get_learner(dls, Pool), *args)
+    with pytest.raises(BadInput, match=words): fit(get_learner(dls, Pool), *args)
+
+def test_a_step_reads_nothing_back(tiny, monkeypatch):
+    "Ten steps and ten batches of validation read as often as two."
+    reads = []
+    for name in ('cpu', 'item', 'tolist', 'numpy', '__float__', '__bool__'):
+        method = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *args, _m=method, **kw: reads.append(_m) or _m(self, *args, **kw))
+    opt = partial(OptimWrapper, opt=partial(torch.optim.SGD, foreach=False))
+    def count(bs):
+        learn = get_learner(get_dls(tiny, bs, 16, stats=None, workers=0), Pool, metrics=error_rate, opt_func=opt)
+        learn.recorder.after_fit = noop # which reads all of them
+        class Watch(Callback):
+            order = Recorder.order
+            def before_batch(self): reads.clear()
+            def after_step(self): self.learn.n = len(reads)
+            def after_batch(self): self.learn.n = len(reads)
+        with no_output(learn): learn.fit(1, 1e-3, cbs=Watch())
+        return learn.n, len(learn.recorder.losses)
+    assert [count(bs) for bs in (4, 20)] == [(0, 10), (0, 2)]
+
+def test_the_recorder_is_fastais(dls):
+    "Same numbers to the last bit, and the plots still work."
+    def trained(make):
+        set_seed(7); learn = make(); dls.train.rng.seed(7)
+        with no_output(learn): learn.fit_one_cycle(2, 1e-2)
+        return learn
+    theirs = trained(lambda: Learner(dls, Pool(10), loss_func=CrossEntropyLossFlat(), metrics=[accuracy, error_rate]))
+    ours = trained(lambda: get_learner(dls, Pool, metrics=error_rate, seed=7))
+    assert ours.recorder.losses == theirs.recorder.losses and ours.recorder.values == theirs.recorder.values and len(ours.recorder.losses) == 10
+    assert isinstance(ours.recorder, Recorder) and ours.recorder.metric_names == theirs.recorder.metric_names
+    ours.recorder.plot_loss(); baseline.plt.close('all')
+    with ours.no_bar(): assert ours.lr_find(num_it=12).valley > 0
+    baseline.plt.close('all')
+
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_gpu(tiny):
+    class Watch(Callback):
+        order = Recorder.order - 1
+        def after_pred(self): torch.cuda.set_sync_debug_mode('error')
+        def before_validate(self): torch.cuda.set_sync_debug_mode('default')
+    class Done(Callback):
+        order = Recorder.order + 1
+        def after_batch(self): torch.cuda.set_sync_debug_mode('default')
+    learn = get_learner(get_dls(tiny, 8, 32), Pool, metrics=error_rate)
+    try:
+        with no_output(learn): learn.fit(2, 1e-3, cbs=[Watch(), Done()])
+    finally: torch.cuda.set_sync_debug_mode('default')
+    learn.recorder.plot_loss(); baseline.plt.close('all')
+    with no_output(learn): assert learn.lr_find(num_it=12).valley > 0
 
 def made_up(name, acc, seconds=1.): return Run(name, 1, 1e-3, 0, 'none', history=[dict(epoch=1, train_loss=1., valid_loss=1., accuracy=acc, seconds=seconds)])
 
@@ -129,14 +176,9 @@ def test_compare_refuses():
     with pytest.raises(ValueError, match='differ in epochs'): compare([made_up('a', .5), other])
 
 def test_settings_of_a_run(dls):
+    class Nothing(Callback): pass
     s = fit(get_learner(dls, Pool), 1, 1e-2).settings
     assert s == dict(arch='Pool', loss='CrossEntropyLossFlat', opt='Adam', cbs=[], train=40, val=20, **dls.settings)
-
-def test_a_partial_as_architecture(dls):
-    assert get_learner(dls, partial(xresnet18, ndim=2)).arch == 'xresnet18'
-
-def test_callbacks_are_settings(dls):
-    class Nothing(Callback): pass
     assert fit(get_learner(dls, Pool), 1, 1e-2, cbs=Nothing()).settings['cbs'] == ['Nothing']
     assert fit(get_learner(dls, Pool, cbs=Nothing()), 1, 1e-2).settings['cbs'] == ['Nothing']
 
