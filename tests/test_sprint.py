@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from fastai.vision.all import L, OptimWrapper, Normalize, imagenet_stats, load_learner, set_seed, xresnet18
+from fastai.vision.all import Callback, L, OptimWrapper, Normalize, imagenet_stats, load_learner, set_seed, xresnet18
 from hypothesis import example, given, settings, strategies as st
 from PIL import Image
 from safetensors.torch import load_file
@@ -29,7 +29,8 @@ from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 from imagenette_course.speed import cached_dls
 from imagenette_course.sprint import *
 from imagenette_course.techniques import EMA
-from imagenette_course.train import check_training, train
+from imagenette_course.options import Options, resolve
+from imagenette_course.train import train
 from imagenette_course.tta import tta
 
 quick = settings(deadline=None, max_examples=25)
@@ -338,30 +339,28 @@ def test_compiled(dls):
     for m in learn.model.children(): m.compile(backend='aot_eager')
     assert torch.allclose(learn.model(x), want, atol=1e-5)
 
-def train_here(tiny, out, **kwargs): return train(str(tiny), epochs=3, size=48, bs=20, grow=32, out=out, show=False, ema=.9, mixup=.4, **kwargs)
-
 def test_resumed_bit_for_bit(tiny, tmp_path):
     "Stopped after each epoch and gone on with: the same weights and history as a run that was left alone."
-    class Stop(Sizes):
-        order = Checkpoint.order + 2
-        def after_epoch(self): raise KeyboardInterrupt
-    train_here(tiny, tmp_path/'whole')
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt): train_here(tiny, tmp_path/'parts', resume=_ > 0, cbs=[Stop()] if _ == 0 else [StopSecond()])
-    train_here(tiny, tmp_path/'parts', resume=True)
+    options = dict(data=tiny, epochs=3, size=48, bs=20, grow=32, ema=.9, mixup=.4)
+    train(**options, out=tmp_path/'whole', show=False)
+    with pytest.raises(KeyboardInterrupt): train(**options, out=tmp_path/'parts', show=False, cbs=StopAt(0))
+    with pytest.raises(KeyboardInterrupt): train(resume=tmp_path/'parts', show=False, cbs=StopAt(1))
+    train(resume=tmp_path/'parts', show=False)
     a,b = (load_file(tmp_path/o/'model.safetensors') for o in ('whole', 'parts'))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     h = [pd.read_csv(tmp_path/o/'history.csv').drop(columns='seconds') for o in ('whole', 'parts')]
     assert h[0].equals(h[1])
 
-class StopSecond(Sizes):
+class StopAt(Callback):
+    "Ctrl-C after the epoch with this number."
     order = Checkpoint.order + 2
+    def __init__(self, at): self.at = at
     def after_epoch(self):
-        if self.epoch == 1: raise KeyboardInterrupt
+        if self.epoch == self.at: raise KeyboardInterrupt
 
 def test_the_command_trains_the_recipe(tiny, tmp_path):
     "No option but the data; for another network, and with --book, the recipe of chapter 01."
-    s = {k: train(str(tiny), out=tmp_path/k, show=False, **o)['options'] for k,o in
+    s = {k: train(data=tiny, out=tmp_path/k, show=False, **o)['plan'] for k,o in
          dict(sprint=dict(epochs=1), other=dict(arch='xresnet18', epochs=1, size=32), book=dict(book=True, epochs=1, size=32), plain=dict(epochs=1, size=32, smooth=0., grow=0, no_whiten=True)).items()}
     r = recipe(tiny)
     assert {k: s['sprint'][k] for k in ('arch', 'size', 'bs', 'lr', 'opt', 'schedule', 'smooth', 'crop', 'grow')} == {**{k: r[k] for k in r if k != 'epochs'}, 'arch': 'sprintnet'}
@@ -375,16 +374,16 @@ def test_two_processes(tiny, tmp_path):
     assert proc.returncode == 0, proc.stderr[-2000:]
     assert len(pd.read_csv(tmp_path/'two/history.csv')) == 2
 
-def options(tiny, **o): return check_training(dict(o, data=str(tiny)), tiny)
+def options(tiny, **o): return resolve(Options(**o), tiny)
 
 def test_the_rate_suits_the_optimizer(tiny):
     got = {(a, k): options(tiny, arch=a, opt=k).lr for a in (None, 'xresnet18') for k in (None, 'adamw', 'ranger', 'muon', 'sprint')}
     assert all(v == (.17 if k == 'sprint' or (k is None and a is None) else 3e-3) for (a,k),v in got.items()), got
 
 def test_refused(tiny, tmp_path):
-    for o,words in ((dict(crop=.4, book=True), '--crop 0.4 and --book'), (dict(no_whiten=True, arch='xresnet18'), '--no_whiten'), (dict(grow=64, size=32), 'grow'), (dict(grow=16), '18 px or more'),
+    for o,words in ((dict(crop=.4, book=True), '--crop and --book'), (dict(no_whiten=True, arch='xresnet18'), '--no_whiten'), (dict(grow=64, size=32), 'grow'), (dict(grow=16), '18 px or more'),
                     (dict(grow=32, progressive='1:32,1:48'), '--progressive'), (dict(blur=True), 'sprintnet')):
-        with pytest.raises(BadInput) as e: train(str(tiny), out=tmp_path/'o', show=False, epochs=1, **o)
+        with pytest.raises(BadInput) as e: train(data=tiny, out=tmp_path/'o', show=False, epochs=1, **o)
         assert words.lower() in str(e.value).lower(), e.value
 
 # settings are chosen on held-out training images
@@ -400,7 +399,7 @@ def test_val_is_not_looked_at(tmp_path):
     own = make_sample(tmp_path/'own', 10, 1, seed=2)
     dls = cached_dls(own, 10, 32, holdout=True)
     assert {o.parts[-3] for o in [*dls.train.items, *dls.valid.items]} == {'train'} and len(dls.valid_ds) == 10
-    s = train(str(own), epochs=1, size=32, holdout=True, out=tmp_path/'o', show=False)
+    s = train(data=own, epochs=1, size=32, holdout=True, out=tmp_path/'o', show=False)
     assert (s['dataset']['train'], s['dataset']['val']) == (90, 10)
 
 # cuda without a gpu
