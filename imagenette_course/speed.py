@@ -10,8 +10,8 @@ __all__ = ['resize_matrix', 'crop_resize', 'random_boxes', 'centre_boxes', 'colo
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain, pairwise
-from .core import BadInput, check_range
-from .dataset import NamedImage, get_dls
+from .core import BadInput, check_range, check_stats
+from .dataset import NamedImage, datasets
 from .baseline import get_learner
 from .store import PixelStore, squash
 from fastai.vision.all import *
@@ -210,15 +210,17 @@ def cached_dls(
     later ones open the store. Training views are random crops in true proportions, mirrored or not, in changed light,
     contrast and saturation. Raises BadInput, FileNotFoundError or OSError for what can't work."""
     check_range('min_scale', min_scale, .01, 1, float); check_range('max_gb', max_gb, 1e-9, 1e6, float)
-    presize = ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8) if isinstance(size, int) else None)
-    book = get_dls(path, bs, size, stats, presize, files, noise, workers, holdout)
-    store = PixelStore([*book.train.items, *book.valid.items], path, presize, workers, max_gb)
-    tfms = [] if stats is None else [Normalized.from_stats(*stats)]
-    views = Views(size, stats, min_scale)
-    make = partial(CachedDL, store=store, views=views, bs=bs, device=book.device, after_item=ToTensor, after_batch=tfms)
-    dls = DataLoaders(make(book.train_ds, shuffle=True, drop_last=True), make(book.valid_ds), path=book.path,
-                      device=book.device)
-    dls.settings = dict(book.settings, workers=workers, min_scale=min_scale, max_gb=max_gb)
+    check_range('bs', bs, 1); check_range('size', size, 8, 2048); check_stats(stats)
+    if workers is not None: check_range('workers', workers, 0)
+    presize = check_range('presize', ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8)), size)
+    data,device = datasets(path, files, noise, holdout),default_device()
+    if bs > len(data.train): raise BadInput(f'bs={bs}: use the number of training images, {len(data.train)}, or less')
+    store = PixelStore([*data.train.items, *data.valid.items], path, presize, workers, max_gb)
+    views,tfms = Views(size, stats, min_scale),[] if stats is None else [Normalized.from_stats(*stats)]
+    make = partial(CachedDL, store=store, views=views, bs=bs, device=device, after_item=ToTensor, after_batch=tfms)
+    dls = DataLoaders(make(data.train, shuffle=True, drop_last=True), make(data.valid), path=Path(path), device=device)
+    dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers,
+                        min_scale=min_scale, max_gb=max_gb, **(dict(holdout=True) if holdout else {}))
     dls.make, dls.antialias, dls.views = cached_dls, True, views # for `at_size`, `save_model`, and images that grow
     return dls
 
