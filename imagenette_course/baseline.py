@@ -72,7 +72,9 @@ class DeviceSmoothLoss(AvgSmoothLoss):
 class DeviceRecorder(Recorder):
     "fastai's `Recorder`, which reads no number before the end of an epoch, so that no step waits for a GPU."
     name = 'recorder'
-    def __init__(self, **kwargs):
+    def __init__(self,
+        **kwargs, # for fastai's `Recorder`
+    ):
         super().__init__(**kwargs)
         self.loss,self.smooth_loss = DeviceLoss(),DeviceSmoothLoss(self.smooth_loss.beta)
     def after_fit(self): self.losses = to_detach(self.losses, gather=False) # for fastai's plots

@@ -217,8 +217,9 @@ def imagenette(
     if data in _downloads: _check_whole(path, files)
     n = check_folder(path, files)
     what = 'Drawn sample' if is_sample(path) else 'Imagenette' if n == N_IMAGES else 'Images'
-    print(f"{what}: {n['train']:,} training and {n['val']:,} validation images in {len({o.parent.name for o in files})} "
-          f"classes, {'~'/path.relative_to(Path.home()) if path.is_relative_to(Path.home()) else path}")
+    n_classes = len({o.parent.name for o in files})
+    print(f"{what}: {n['train']:,} training and {n['val']:,} validation images in {n_classes} classes, "
+          f"{'~'/path.relative_to(Path.home()) if path.is_relative_to(Path.home()) else path}")
     return path
 
 # %% ../nbs/00_dataset.ipynb #90da12eb

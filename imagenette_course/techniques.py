@@ -201,9 +201,9 @@ class MuonAdamW(MuonBase):
         if not state: state['momentum_buffer'] = torch.zeros_like(w)
         state['momentum_buffer'] = _laid_out(state['momentum_buffer'], w)
         parts = ([as_matrix(_laid_out(o, w))] for o in (w, w.grad, state['momentum_buffer']))
-        torch_muon(*parts, lr=group['lr'], weight_decay=group['weight_decay'], momentum=group['betas'][0], nesterov=True,
-                   ns_coefficients=(3.4445, -4.7750, 2.0315), ns_steps=5, eps=1e-7, adjust_lr_fn='match_rms_adamw',
-                   has_complex=False)
+        torch_muon(*parts, lr=group['lr'], weight_decay=group['weight_decay'], momentum=group['betas'][0],
+                   nesterov=True, ns_coefficients=(3.4445, -4.7750, 2.0315), ns_steps=5, eps=1e-7,
+                   adjust_lr_fn='match_rms_adamw', has_complex=False)
     def adamw_options(self, group): return {k: group[k] for k in ('lr', 'betas', 'eps', 'weight_decay')}
 
 # %% ../nbs/10_more_techniques.ipynb #cc8b9031
