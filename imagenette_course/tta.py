@@ -83,7 +83,7 @@ def tta(
     if not isinstance(learn, Learner): raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner')
     check_range('n', n, 0); check_range('beta', beta, 0, 1, float); check_choice('reduce', reduce, 'mean', 'max')
     dl, cb = _own_loader(ifnone(dl, learn.dls.valid)), _RunningViews(reduce)
-    passes = progress_bar(range(n+1), leave=False, display=show_bar() and hasattr(learn, 'progress'))
+    passes = progress_bar(range(n+1), leave=False) if show_bar() and hasattr(learn, 'progress') else range(n+1)
     with _as_found(learn), learn.validation_context(cbs=[cb]):
         for i in passes:
             cb.augmented = i < n
