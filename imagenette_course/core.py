@@ -1,7 +1,7 @@
 "What every module uses: checks of arguments, errors in one line, files that are never half-written."
 
-__all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_floats', 'check_labels',
-           'check_values', 'check_alpha', 'check_stats', 'show_bar', 'quiet_bars', 'in_test', 'write_aside', 'png',
+__all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_choice', 'check_floats',
+           'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet_bars', 'in_test', 'write_aside', 'png',
            'one_line', 'show_version', 'in_one_line']
 
 import io, math, os, re, sys
@@ -35,20 +35,24 @@ def check_range(
     lo, # smallest value allowed
     hi=None, # largest value allowed, None: no limit
     kind=int, # int: whole numbers only, float: any finite number
+    without=None, # a limit that is itself not allowed
 ):
     "`value`; raises BadInput, with the name, the value and what is allowed, when it is not a number in [lo, hi]."
     number = (int, np.integer) if kind is int else (int, float, np.number)
     ok = isinstance(value, number) and not isinstance(value, bool)
-    if ok and lo <= value < math.inf and (hi is None or value <= hi): return value
+    if ok and lo <= value < math.inf and (hi is None or value <= hi) and value != without: return value
     limits = f'of {lo} or more' if hi is None else f'between {lo} and {hi}'
+    if without is not None: limits += f', but not {without}'
     raise BadInput(f'{name}={value!r}: it must be a {"whole " if kind is int else ""}number {limits}')
 
-def check_alpha(
-    alpha:float, # parameter of a Beta distribution
-) -> float: # `alpha`
-    "`alpha`; raises BadInput unless it is a finite number above 0."
-    if isinstance(alpha, (int, float)) and not isinstance(alpha, bool) and 0 < alpha < math.inf: return alpha
-    raise BadInput(f'alpha={alpha!r}: it must be a number above 0')
+def check_choice(
+    name:str, # of the argument, for the message
+    value, # to be checked
+    *choices, # what is allowed
+):
+    "`value`; raises BadInput, with the name, the value and what is allowed, when it is none of `choices`."
+    if value in choices: return value
+    raise BadInput(f"{name}={value!r}: it must be {' or '.join(map(repr, choices))}")
 
 def check_stats(
     stats:tuple, # (mean, std), three numbers each, of pixels in 0..1; None: no normalization
@@ -61,49 +65,62 @@ def check_stats(
 
 # ---- tensors
 
-def _may_look(x):
-    "Whether values can be read: on the CPU, where nobody waits, and outside of `torch.compile` and `torch.func`."
-    return (x.device.type == 'cpu' and x.numel() > 0 and not torch.compiler.is_compiling()
-            and torch._C._functorch.peek_interpreter_stack() is None)
-
 def _kind(x):
     "What `x` is, for a message."
     return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
+
+def _fits(x, shape):
+    "Whether a tensor has this shape, in which a word such as 'n' stands for any length."
+    return x.ndim == len(shape) and all(isinstance(b, str) or a == b for a,b in zip(x.shape, shape))
+
+def _text(shape): return str(tuple(shape)).replace("'", '') # (n, 4)
 
 def check_floats(
     name:str, # of the argument, for the message
     x:torch.Tensor, # to be checked
     ndim:int=None, # how many dimensions it must have; None: one or more
+    shape:tuple=None, # the shape that it must have; a word such as 'n' stands for any length
 ) -> torch.Tensor: # `x`
-    "`x`; raises BadInput unless it is a tensor of floating-point numbers with `ndim` dimensions."
-    if isinstance(x, torch.Tensor) and x.is_floating_point() and (x.ndim if ndim is None else x.ndim == ndim): return x
+    "`x`; raises BadInput unless it is a tensor of floating-point numbers with `ndim` dimensions, or of this shape."
+    if isinstance(x, torch.Tensor) and x.is_floating_point():
+        if shape is not None: ok = _fits(x, shape)
+        else: ok = x.ndim > 0 if ndim is None else x.ndim == ndim
+        if ok: return x
     how_many = '1 dimension or more' if ndim is None else f'{ndim} dimensions'
-    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor with {how_many}')
+    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor '
+                   + (f'with {how_many}' if shape is None else f'of shape {_text(shape)}'))
+
+def check_ints(
+    name:str, # of the argument, for the message
+    x:torch.Tensor, # to be checked
+    shape:tuple, # the shape that it must have; a word such as 'n' stands for any length
+) -> torch.Tensor: # `x`
+    "`x`; raises BadInput unless it is an int64 tensor of this shape."
+    if isinstance(x, torch.Tensor) and x.dtype == torch.int64 and _fits(x, shape): return x
+    raise BadInput(f'{name} is a {_kind(x)}: it must be int64 of shape {_text(shape)}')
 
 def check_labels(
     name:str, # of the argument, for the message
     y:torch.Tensor, # to be checked
     n_classes:int, # number of classes
+    n='n', # how many labels there must be
 ) -> torch.Tensor: # `y`
-    """`y`; raises BadInput unless it is int64 of shape (n,). That its values are in 0..n_classes-1 is checked on the
-    CPU only: to look at them on a GPU would make the processor wait for it, and indexing checks them there."""
-    if not (isinstance(y, torch.Tensor) and y.dtype == torch.int64 and y.ndim == 1):
-        raise BadInput(f'{name} is a {_kind(y)}: it must be int64 labels of shape (n,)')
-    if _may_look(y):
-        for v in (y.min().item(), y.max().item()):
-            if not 0 <= v < n_classes: raise BadInput(f'{name} holds {v}: labels must be between 0 and {n_classes-1}')
-    return y
+    "`y`; raises BadInput unless it is int64 of shape (n,) with values in 0..n_classes-1; for the values `check_values`."
+    return check_values(name, check_ints(name, y, (n,)), 0, n_classes-1)
 
 def check_values(
     name:str, # of the tensor, for the message
     x:torch.Tensor, # to be checked, on any device
     lo, # smallest value allowed
     hi, # largest value allowed
-):
-    "Raises BadInput unless all of `x` is in [lo, hi]; on the CPU only, a GPU would have to be waited for."
-    if not _may_look(x): return
-    for v in map(float, x.aminmax()):
-        if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
+) -> torch.Tensor: # `x`
+    """`x`; raises BadInput unless all of it is in [lo, hi]. Values are read on the CPU only, and outside of
+    `torch.compile` and `torch.func`: a GPU would have to be waited for."""
+    if (x.device.type == 'cpu' and x.numel() > 0 and not torch.compiler.is_compiling()
+            and torch._C._functorch.peek_interpreter_stack() is None):
+        for v in map(float, x.aminmax()):
+            if not lo <= v <= hi: raise BadInput(f'{name} holds {v:g}: it must be between {lo} and {hi}')
+    return x
 
 # ---- progress
 

@@ -7,36 +7,27 @@ __all__ = ['corner_views', 'CornerCrop', 'CornerDL', 'corner_dl', 'corner_tta']
 
 # %% ../nbs/08_further_research.ipynb #14b5c589
 import itertools
-from .core import BadInput, check_range
+from .core import check_range
 from .tta import tta
 from torchvision.transforms.v2 import functional as TF
 from fastai.vision.all import *
 
 # %% ../nbs/08_further_research.ipynb #68d12fe1
 def corner_views(
-    x:torch.Tensor, # images (..., h, w), any dtype
+    x:torch.Tensor, # images (..., c, h, w), any dtype
     size:int, # side of the squares, pixels, at most h and w
-) -> torch.Tensor: # (5, ..., size, size): top left, top right, bottom left, bottom right, centre
-    """Four corners and the centre of images. Raises BadInput for images that are smaller. Krizhevsky et al. 2012,
-    section 4.1."""
-    if not isinstance(x, torch.Tensor) or x.ndim < 3:
-        raise BadInput('x must be a tensor (..., channels, height, width), '
-                       f'not {getattr(x, "shape", type(x).__name__)}')
-    check_range('size', size, 1, min(x.shape[-2:]))
-    return torch.stack(TF.five_crop(x, [size, size]))
+) -> torch.Tensor: # (5, ..., c, size, size): top left, top right, bottom left, bottom right, centre
+    "Four corners and the centre of images. Raises BadInput for smaller images. Krizhevsky et al. 2012, section 4.1."
+    check_range('dimensions of x', getattr(x, 'ndim', None), 3)
+    return torch.stack(TF.five_crop(x, [check_range('size', size, 1, min(x.shape[-2:]))]*2))
 
 # %% ../nbs/08_further_research.ipynb #bd884dbb
 class CornerCrop(Transform):
     "Shrinks an image and cuts out one of the five squares of `corner_views`, the one that `which` says."
     order = 0
-    def __init__(self,
-        size:int, # side of the result, pixels
-        zoom:float=7/8, # side of the squares as part of the image's short side, 0..1
-    ):
-        check_range('size', size, 1); check_range('zoom', zoom, .1, 1, float)
-        self.size, self.short, self.which, self.turn = size, max(size, round(size/zoom)), 4, itertools.cycle(range(4))
+    def __init__(self, size, short): self.size,self.short,self.which,self.turn = size,short,4,itertools.cycle(range(4))
     def encodes(self, im:Image.Image):
-        return type(im)(TF.five_crop(TF.resize(im, self.short, antialias=True), [self.size, self.size])[self.which])
+        return type(im)(TF.five_crop(TF.resize(im, self.short, antialias=True), [self.size]*2)[self.which])
 
 class CornerDL(TfmdDL):
     "A loader whose augmented passes show one corner after the other, and its plain one the centre."
@@ -52,10 +43,10 @@ def corner_dl(
     zoom:float=7/8, # side of the squares as part of the image's short side, 0..1
 ) -> CornerDL: # batches as `dl` has them
     "A loader for `tta` that cuts corners and centre out of the uncropped images, and normalizes them as `dl` does."
-    norm = [o for o in dl.after_batch.fs if isinstance(o, Normalize)]
-    tfms = [IntToFloatTensor(), *[Normalize(o.mean, o.std, axes=None) for o in norm]]
+    short = max(check_range('size', size, 1), round(size/check_range('zoom', zoom, .1, 1, float)))
+    norm = [Normalize(o.mean, o.std, axes=None) for o in dl.after_batch.fs if isinstance(o, Normalize)]
     return CornerDL(dl.dataset, bs=dl.bs, num_workers=dl.fake_l.num_workers, device=dl.device,
-                    after_item=[CornerCrop(size, zoom), ToTensor()], after_batch=tfms)
+                    after_item=[CornerCrop(size, short), ToTensor()], after_batch=[IntToFloatTensor(), *norm])
 
 def corner_tta(
     learn:Learner, # trained

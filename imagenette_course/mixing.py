@@ -8,27 +8,9 @@ __all__ = ['keep_mask', 'kept_share', 'cut_pairs', 'cutmix', 'draw_boxes', 'shri
 
 # %% ../nbs/09_mixing.ipynb #51e92709
 import random
-from .core import BadInput, check_floats, check_labels, check_range, check_values
-from .mixup import MixUp, check_alone, check_pairs, draw_lam, mix_pairs
+from .core import check_choice, check_floats, check_ints, check_range, check_values
+from .mixup import MixUp, mixup
 import torch
-from fastai.callback.core import Callback
-
-# %% ../nbs/09_mixing.ipynb #a5aaca6f
-def _covered(start, length, n):
-    "(len(start), n) bool: which of `n` pixels in a line the stretches cover."
-    at = torch.arange(n, device=start.device)
-    return (at >= start[:,None]) & (at < (start + length)[:,None])
-
-def _check_boxes(boxes, h, w):
-    """`boxes`; raises BadInput unless they are int64 (n, 4) with sides of 0 or more,
-    and `h` and `w` are sides of an image."""
-    check_range('h', h, 1); check_range('w', w, 1)
-    if not (isinstance(boxes, torch.Tensor) and boxes.dtype == torch.int64 and boxes.ndim == 2 and boxes.shape[1] == 4):
-        kind = (f'{boxes.dtype} of shape {tuple(boxes.shape)}' if isinstance(boxes, torch.Tensor)
-                else type(boxes).__name__)
-        raise BadInput(f'boxes is {kind}: it must be int64 of shape (n, 4): top, left, height, width')
-    check_values('boxes, height or width,', boxes[:,2:], 0, 2**31)
-    return boxes
 
 # %% ../nbs/09_mixing.ipynb #84868caa
 def keep_mask(
@@ -36,9 +18,12 @@ def keep_mask(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # bool (n, h, w), True where an image stays as it is
-    "The pixels outside the boxes: M of Yun et al. 2019, section 3.1. Raises BadInput for other boxes."
-    top,left,height,width = _check_boxes(boxes, h, w).unbind(1)
-    return ~(_covered(top, height, h)[:,:,None] & _covered(left, width, w)[:,None])
+    "The pixels outside the boxes: M of Yun et al. 2019, section 3.1."
+    def covered(start, length, n):
+        at = torch.arange(n, device=boxes.device)
+        return (at >= start[:,None]) & (at < (start + length)[:,None])
+    top,left,height,width = boxes.unbind(1)
+    return ~(covered(top, height, h)[:,:,None] & covered(left, width, w)[:,None])
 
 # %% ../nbs/09_mixing.ipynb #7e0c952c
 def kept_share(
@@ -46,45 +31,28 @@ def kept_share(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # float32 (n,) in 0..1
-    """The share of the pixels that stay, lambda; what sticks out of an image does not count. Raises BadInput for other
-    boxes."""
-    top,left,height,width = _check_boxes(boxes, h, w).unbind(1)
+    "The share of the pixels that stay, lambda; what sticks out of an image does not count."
     def inside(start, length, n): return (start + length).clamp(0, n) - start.clamp(0, n)
+    top,left,height,width = boxes.unbind(1)
     return 1 - inside(top, height, h)*inside(left, width, w)/(h*w)
 
 # %% ../nbs/09_mixing.ipynb #2f0cc1ff
-def _check_paste(x, boxes, perm):
-    "Raises BadInput unless `boxes` and `perm` fit a batch of images."
-    n,_,h,w = check_floats('x', x, 4).shape
-    if len(_check_boxes(boxes, h, w)) != n: raise BadInput(f'boxes holds {len(boxes)} boxes: x has {n} images')
-    check_pairs(1., perm, n)
-
-def _paste(x, patch, boxes):
-    "`x` with `patch` inside the boxes, in the memory of `patch`."
-    keep = keep_mask(boxes, *x.shape[2:])[:,None]
-    return patch.lerp_(x, keep.to(x.dtype))
-
-# %% ../nbs/09_mixing.ipynb #0310f55d
 def cut_pairs(
     x:torch.Tensor, # images, floats (n, c, h, w)
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width, pixels
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
-    """Fills a box of each image with what its partner has there; `x` stays as it is. Raises BadInput for whole numbers
-    and for shapes that do not fit. Yun et al. 2019, section 3.1."""
-    _check_paste(x, boxes, perm)
-    return _paste(x, x.index_select(0, perm), boxes)
-
-# %% ../nbs/09_mixing.ipynb #84847121
-def _with_targets(pairs, x, y, boxes, perm, n_classes):
-    "The images that `pairs` makes, and their targets."
-    check_range('n_classes', n_classes, 1); check_labels('y', y, n_classes)
-    if len(check_floats('x', x, 4)) != len(y): raise BadInput(f'y has {len(y)} labels: x has {len(x)} images')
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    hot = torch.zeros(len(y), n_classes, dtype=dtype, device=y.device).scatter_(1, y[:,None], 1.)
-    return pairs(x, boxes, perm), mix_pairs(hot, kept_share(boxes, *x.shape[2:]), perm)
+    "Fills a box of each image with what its partner has there; `x` stays as it is. Yun et al. 2019, section 3.1."
+    return x.index_select(0, perm).lerp_(x, keep_mask(boxes, *x.shape[2:])[:,None].to(x.dtype))
 
 # %% ../nbs/09_mixing.ipynb #75e137ee
+def _paste(pairs, x, y, boxes, perm, n_classes):
+    "Images and targets; raises BadInput unless the arguments fit one another."
+    n,_,h,w = check_floats('x', x, 4).shape
+    check_values('boxes, height or width,', check_ints('boxes', boxes, (n, 4))[:,2:], 0, 2**31)
+    _,targets = mixup(x[:,:1,:1,:1], y, kept_share(boxes, h, w), perm, n_classes) # one pixel is enough for them
+    return pairs(x, boxes, perm), targets
+
 def cutmix(
     x:torch.Tensor, # images, floats (n, c, h, w)
     y:torch.Tensor, # class numbers, int64 (n,)
@@ -95,20 +63,7 @@ def cutmix(
     """Fills a box of each image with what its partner has there, and mixes the labels by area; changes neither `x` nor
     `y`. Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Yun et al.
     2019, section 3.1."""
-    return _with_targets(cut_pairs, x, y, boxes, perm, n_classes)
-
-# %% ../nbs/09_mixing.ipynb #a9e00de9
-def _check_side(side, h, w):
-    "`side` as float32; raises BadInput unless it is a tensor (n,) of floats in 0..1."
-    check_range('h', h, 1); check_range('w', w, 1)
-    check_values('side', check_floats('side', side, 1), 0, 1)
-    return side.float()
-
-def _anywhere(side, n):
-    "Starts and lengths of stretches that have their middle anywhere on a line of `n` pixels, cut at its ends."
-    middle,half = torch.rand_like(side)*n, side*n/2
-    start,end = (middle - half).round().clamp(0, n), (middle + half).round().clamp(0, n)
-    return start, end - start
+    return _paste(cut_pairs, x, y, boxes, perm, n_classes)
 
 # %% ../nbs/09_mixing.ipynb #d32055a7
 def draw_boxes(
@@ -117,9 +72,12 @@ def draw_boxes(
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels, inside the image
     """Boxes whose middles lie anywhere, cut at the borders; drawn on the device of `side` without waiting for it.
-    Raises BadInput for sides that are none. Yun et al. 2019, section 3.1."""
-    side = _check_side(side, h, w)
-    (top,height),(left,width) = _anywhere(side, h), _anywhere(side, w)
+    Yun et al. 2019, section 3.1."""
+    def line(n):
+        middle,half = torch.rand_like(side)*n, side*n/2
+        start,end = (middle - half).round().clamp(0, n), (middle + half).round().clamp(0, n)
+        return start, end - start
+    (top,height),(left,width) = line(h), line(w)
     return torch.stack([top, left, height, width], 1).long()
 
 # %% ../nbs/09_mixing.ipynb #08dc757d
@@ -138,16 +96,6 @@ def shrink_matrix(
     w = tent.clamp_(min=0)
     return w/w.sum(-1, keepdim=True)
 
-# %% ../nbs/09_mixing.ipynb #f5f94968
-def _shrink(x, boxes):
-    "Each image resized to its box and moved there; what lies around it is to be ignored."
-    n,c,h,w = x.shape
-    top,left,height,width = boxes.unbind(1)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    rows,cols = shrink_matrix(top, height, h).to(dtype), shrink_matrix(left, width, w).to(dtype)
-    half = (x.to(dtype).reshape(n, c*h, w) @ cols.mT).view(n, c, h, w)
-    return (rows[:,None] @ half).to(x.dtype)
-
 # %% ../nbs/09_mixing.ipynb #22671d1e
 def resize_pairs(
     x:torch.Tensor, # images, floats (n, c, h, w)
@@ -155,9 +103,13 @@ def resize_pairs(
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
     """Fills a box of each image with all of its partner, resized, bilinear with antialiasing; `x` stays as it is.
-    Raises BadInput for whole numbers and for shapes that do not fit. Qin et al. 2020."""
-    _check_paste(x, boxes, perm)
-    return _paste(x, _shrink(x.index_select(0, perm), boxes), boxes)
+    Qin et al. 2020."""
+    n,c,h,w = x.shape
+    top,left,height,width = boxes.unbind(1)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    rows,cols = shrink_matrix(top, height, h).to(dtype), shrink_matrix(left, width, w).to(dtype)
+    half = (x.index_select(0, perm).to(dtype).reshape(n, c*h, w) @ cols.mT).view(n, c, h, w)
+    return (rows[:,None] @ half).to(x.dtype).lerp_(x, keep_mask(boxes, h, w)[:,None].to(x.dtype))
 
 # %% ../nbs/09_mixing.ipynb #ba328720
 def resizemix(
@@ -170,14 +122,7 @@ def resizemix(
     """Fills a box of each image with all of its partner, resized, and mixes the labels by area; changes neither `x` nor
     `y`. Raises BadInput for images in whole numbers, a label that does not exist, shapes that do not fit. Qin et al.
     2020."""
-    return _with_targets(resize_pairs, x, y, boxes, perm, n_classes)
-
-# %% ../nbs/09_mixing.ipynb #caf1f084
-def _inside(side, n):
-    "Starts and lengths of stretches that lie anywhere within a line of `n` pixels."
-    length = (side*n).round().clamp(min=1)
-    start = (torch.rand_like(side)*(n - length + 1)).floor()
-    return torch.minimum(start, n - length), length
+    return _paste(resize_pairs, x, y, boxes, perm, n_classes)
 
 # %% ../nbs/09_mixing.ipynb #98cb61ec
 def draw_inner_boxes(
@@ -185,10 +130,13 @@ def draw_inner_boxes(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels
-    """Boxes anywhere within an image, one pixel or more; drawn on the device of `side` without waiting for it. Raises
-    BadInput for sides that are none. Qin et al. 2020."""
-    side = _check_side(side, h, w)
-    (top,height),(left,width) = _inside(side, h), _inside(side, w)
+    """Boxes anywhere within an image, one pixel or more; drawn on the device of `side` without waiting for it.
+    Qin et al. 2020."""
+    def line(n):
+        length = (side*n).round().clamp(min=1)
+        start = (torch.rand_like(side)*(n - length + 1)).floor()
+        return torch.minimum(start, n - length), length
+    (top,height),(left,width) = line(h), line(w)
     return torch.stack([top, left, height, width], 1).long()
 
 # %% ../nbs/09_mixing.ipynb #cb20474b
@@ -197,73 +145,49 @@ class CutMix(MixUp):
     `train_loss` is the loss on mixed images; validation, metrics and predictions see plain images and true labels.
     Raises BadInput for `alpha` of 0 or less, for inputs that are no float images, beside another callback that mixes.
     Yun et al. 2019, section 3.1."""
-    pairs = staticmethod(cut_pairs)
     def __init__(self,
         alpha:float=1., # of Beta(alpha, alpha), of which the share that stays is drawn, above 0; larger is stronger
     ): super().__init__(alpha)
-    def new_boxes(self, n, h, w): return draw_boxes((1 - draw_lam(n, self.alpha, self.x.device)).sqrt(), h, w)
+    def new_boxes(self, h, w): return draw_boxes((1 - self.new_lam()).sqrt(), h, w)
     def draw(self):
         "Boxes, shares and partners for this batch, drawn on its device."
         n,_,h,w = check_floats('x', self.x, 4).shape
-        self.boxes = self.new_boxes(n, h, w)
+        self.boxes = self.new_boxes(h, w)
         self.lam,self.perm = kept_share(self.boxes, h, w), torch.randperm(n, device=self.x.device)
-    def before_batch(self):
-        self.draw()
-        self.learn.xb = tuple(self.pairs(x, self.boxes, self.perm) for x in self.xb)
+    def mix(self, x): return cut_pairs(x, self.boxes, self.perm)
 
 # %% ../nbs/09_mixing.ipynb #a9dd2571
 class ResizeMix(CutMix):
     """Trains on images with another image of the batch pasted in, shrunken, at a place for each image. Loss,
     validation, metrics and predictions are as with `CutMix`. Raises BadInput for sides that are none, for inputs that
     are no float images, beside another callback that mixes. Qin et al. 2020."""
-    pairs = staticmethod(resize_pairs)
     def __init__(self,
         min_side:float=.1, # smallest side of the pasted image, share of the image's, above 0
         max_side:float=.8, # largest side of the pasted image, share of the image's, up to 1
     ):
         check_range('max_side', max_side, 0, 1, float)
-        if not check_range('min_side', min_side, 0, max_side, float) > 0:
-            raise BadInput(f'min_side={min_side}: it must be above 0')
-        self.min_side,self.max_side = min_side,max_side
-    def new_boxes(self, n, h, w):
-        return draw_inner_boxes(torch.empty(n, device=self.x.device).uniform_(self.min_side, self.max_side), h, w)
-
-# %% ../nbs/09_mixing.ipynb #b1d7e602
-def _what(o):
-    "The full name of a class, or of an object's class."
-    kind = o if isinstance(o, type) else type(o)
-    return f'{kind.__module__}.{kind.__name__}'
-
-def _settings(mix):
-    "`MixUp(0.4)`, for the record of a run."
-    return f"{type(mix).__name__}({', '.join(str(o) for o in vars(mix).values() if isinstance(o, (int, float)))})"
-
-# %% ../nbs/09_mixing.ipynb #cff4ead3
-def _check_mixes(mixes, p):
-    "Instances and probabilities; raises BadInput for other kinds of callbacks, or probabilities that are none."
-    kinds = (MixUp, CutMix, ResizeMix) # all that they do, they do before a batch and after a loss
-    each = [o() if o in kinds else o for o in mixes]
-    for i,o in enumerate(each):
-        if type(o) not in kinds:
-            raise BadInput(f'mixes[{i}] is a {_what(o)}: it must be a MixUp, CutMix or ResizeMix of imagenette_course')
-    if len(p) != len(each): raise BadInput(f'p holds {len(p)} probabilities: mixes holds {len(each)} callbacks')
-    for i,o in enumerate(p): check_range(f'p[{i}]', o, 0, 1, float)
-    if sum(p) > 1 + 1e-6: raise BadInput(f'p adds up to {sum(p):g}: it must be 1 or less')
-    return each, list(p)
+        self.min_side,self.max_side = check_range('min_side', min_side, 0, max_side, float, without=0), max_side
+    def new_boxes(self, h, w):
+        side = torch.empty(len(self.x), device=self.x.device).uniform_(self.min_side, self.max_side)
+        return draw_inner_boxes(side, h, w)
+    def mix(self, x): return resize_pairs(x, self.boxes, self.perm)
 
 # %% ../nbs/09_mixing.ipynb #c3001bb8
-class RandomMix(Callback):
+class RandomMix(MixUp):
     """Picks one of several callbacks for each training batch, or none. Raises BadInput for callbacks of another kind,
     for probabilities that are none or add up to more than 1, and in training beside another callback that mixes."""
-    order,run_valid,mixes_images = MixUp.order,False,True
     def __init__(self,
-        mixes:list, # to pick from: `MixUp`, `CutMix`, `ResizeMix`
+        mixes:list, # to pick from: `MixUp`, `CutMix`, `ResizeMix`; kept as text, for the record of a run
         p:list, # probability of each, 1 or less in all; the other batches stay plain
     ):
-        self.each,self.p = _check_mixes(mixes, p)
-        # `mixes` is text: the record of a run shows it
-        self.mixes,self.now = ' + '.join(f'{q:g} {_settings(o)}' for q,o in zip(self.p, self.each)), None
-    def before_fit(self): check_alone(self.learn)
+        for i,o in enumerate(mixes): # all that these do, they do before a batch and after a loss
+            check_choice(f'class of mixes[{i}]', o if isinstance(o, type) else type(o), MixUp, CutMix, ResizeMix)
+        check_choice('len(p)', len(p), len(mixes))
+        for i,o in enumerate(p): check_range(f'p[{i}]', o, 0, 1, float)
+        check_range('sum(p)', round(sum(p), 6), 0, 1, float)
+        self.each,self.p,self.now = [o() if isinstance(o, type) else o for o in mixes], list(p), None
+        settings = [', '.join(str(v) for v in vars(o).values() if isinstance(v, (int, float))) for o in self.each]
+        self.mixes = ' + '.join(f'{q:g} {type(o).__name__}({s})' for q,o,s in zip(p, self.each, settings))
     def before_batch(self):
         self.now = random.choices([*self.each, None], [*self.p, max(0., 1 - sum(self.p))])[0]
         self.pass_on('before_batch')

@@ -28,12 +28,6 @@ def _merge(a, b):
     n,delta = na+nb, mb-ma
     return n, ma + delta*(nb/n), Ma + Mb + delta**2*(na*nb/n)
 
-def _summary(x):
-    "(n, mean, M) of each channel of a batch, in float64."
-    if x.device.type == 'mps': x = x.cpu() # which has no float64
-    n,(mean,std) = x[:,0].numel(), batch_stats(x.double())
-    return n, mean, std**2*n
-
 # %% ../nbs/02_normalize.ipynb #d991d5da
 def dataset_stats(
     dl, # gives float images (n, c, h, w), or tuples that begin with them
@@ -44,7 +38,9 @@ def dataset_stats(
     if getattr(dl, 'drop_last', False): raise BadInput('dl drops its last batch: make it with drop_last=False')
     total = None
     for b in dl:
-        s = _summary(check_floats('dl', first(b) if isinstance(b, (tuple, list)) else b, 4))
+        x = check_floats('dl', first(b) if isinstance(b, (tuple, list)) else b, 4)
+        mean,std = batch_stats((x.cpu() if x.device.type == 'mps' else x).double()) # MPS has no float64
+        s = x[:,0].numel(), mean, std**2*x[:,0].numel()
         total = s if total is None else _merge(total, s)
     if total is None: raise BadInput('dl is empty: it gave no batch of images')
     n,mean,M = total

@@ -7,15 +7,11 @@ __all__ = ['smooth_targets', 'logit_gap', 'smooth_cross_entropy', 'LabelSmoothin
            'plot_reliability']
 
 # %% ../nbs/06_label_smoothing.ipynb #db8bd8cf
-from .core import BadInput, check_floats, check_labels, check_range
+from .core import BadInput, check_choice, check_floats, check_labels, check_range
 from fastai.vision.all import *
 
 # %% ../nbs/06_label_smoothing.ipynb #4b8d504b
 def _plain(x): return x if type(x) is torch.Tensor else x.as_subclass(torch.Tensor) # not fastai's subclass
-
-def _check_eps(eps):
-    if isinstance(eps, (int, float, np.number)) and not isinstance(eps, bool) and 0 <= eps < 1: return float(eps)
-    raise BadInput(f'eps={eps!r}: it must be a number from 0 up to, but without, 1')
 
 def smooth_targets(
     y:torch.Tensor, # labels, int64 of shape (n,)
@@ -24,10 +20,9 @@ def smooth_targets(
 ) -> torch.Tensor: # float32 of shape (n, n_classes), on the device of `y`; rows sum to one
     """The smoothed targets, 1 - eps + eps/n_classes for the label and eps/n_classes for the rest. Raises BadInput.
     Szegedy et al. 2015, section 7. For looking at: the loss below never builds this matrix."""
-    n_classes, eps = check_range('n_classes', n_classes, 1), _check_eps(eps)
-    y = _plain(check_labels('y', y, n_classes))
+    check_labels('y', y, check_range('n_classes', n_classes, 1)); check_range('eps', eps, 0, 1, float, without=1)
     res = torch.full((len(y), n_classes), eps/n_classes, device=y.device)
-    return res.scatter_(1, y[:,None], 1 - eps + eps/n_classes)
+    return res.scatter_(1, _plain(y)[:,None], 1 - eps + eps/n_classes)
 
 # %% ../nbs/06_label_smoothing.ipynb #40c5cb86
 def logit_gap(
@@ -36,35 +31,19 @@ def logit_gap(
 ) -> float: # largest gap that pays, in natural logarithms
     """The gap between the right logit and the others at which the smoothed loss is lowest,
     ln(N(1 - eps)/eps + 1). Raises BadInput; with eps = 0 there is no such gap."""
-    if _check_eps(eps) == 0: raise BadInput('eps=0: it must be above 0, without smoothing the gap has no limit')
+    check_range('eps', eps, 0, 1, float, without=1); check_range('eps', eps, 0, 1, float, without=0)
     return math.log(check_range('n_classes', n_classes, 2)*(1-eps)/eps + 1)
 
-# %% ../nbs/06_label_smoothing.ipynb #af38f177
-_no_label = -2**63 # PyTorch passes over labels of this value; the usual -100 would hide wrong labels on a GPU
-
-def _acc_dtype(x): return x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-
-# %% ../nbs/06_label_smoothing.ipynb #3ae79204
-_reductions = ('mean', 'sum', 'none')
-
-def _check_options(eps, weight, reduction):
-    if reduction not in _reductions: raise BadInput(f"reduction={reduction!r}: it must be 'mean', 'sum' or 'none'")
-    if weight is not None: check_floats('weight', weight, 1)
-    return _check_eps(eps)
-
-def _check_batch(logits, targets, weight):
-    n,c = check_floats('logits', logits, 2).shape
-    if isinstance(targets, torch.Tensor) and targets.is_floating_point():
-        if targets.shape != (n, c):
-            raise BadInput(f'targets of shape {tuple(targets.shape)}: soft targets must have the shape of the logits, '
-                           f'{(n, c)}')
-    elif len(check_labels('targets', targets, c)) != n:
-        raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of logits')
-    if weight is not None and len(weight) != c:
-        raise BadInput(f'weight of shape {tuple(weight.shape)}: it must be ({c},)')
-    return _plain(logits), _plain(targets)
-
 # %% ../nbs/06_label_smoothing.ipynb #e97c774f
+def _loss(logits, targets, eps, weight, reduction):
+    "Computed in float32 at least. PyTorch passes over one label; its usual -100 would hide wrong ones on a GPU."
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    logits,targets = _plain(logits).to(dtype), _plain(targets)
+    return F.cross_entropy(logits, targets.to(dtype) if targets.ndim == 2 else targets,
+                           None if weight is None else weight.to(dtype), reduction=reduction,
+                           label_smoothing=float(eps), ignore_index=-2**63)
+
+# %% ../nbs/06_label_smoothing.ipynb #n2431524
 def smooth_cross_entropy(
     logits:torch.Tensor, # float of shape (n, n_classes)
     targets:torch.Tensor, # int64 labels of shape (n,), or soft targets, float of the shape of `logits`
@@ -74,17 +53,17 @@ def smooth_cross_entropy(
 ) -> torch.Tensor: # float32 (float64 for float64 logits): a number, or of shape (n,) for 'none'
     """Cross entropy with smoothed targets, Szegedy et al. 2015, section 7; equal to `F.cross_entropy` with
     `label_smoothing=eps`, whose mean of weighted labels divides by the sum of their weights. Raises BadInput."""
-    eps = _check_options(eps, weight, reduction)
-    logits,targets = _check_batch(logits, targets, weight)
-    dtype = _acc_dtype(logits)
-    if targets.ndim == 2: targets = targets.to(dtype)
-    return F.cross_entropy(logits.to(dtype), targets, None if weight is None else weight.to(dtype),
-                           reduction=reduction, label_smoothing=eps, ignore_index=_no_label)
+    n,c = check_floats('logits', logits, 2).shape
+    if getattr(targets, 'ndim', 1) == 2: check_floats('targets', targets, shape=(n, c))
+    else: check_labels('targets', targets, c, n)
+    if weight is not None: check_floats('weight', weight, shape=(c,))
+    check_range('eps', eps, 0, 1, float, without=1); check_choice('reduction', reduction, 'mean', 'sum', 'none')
+    return _loss(logits, targets, eps, weight, reduction)
 
 # %% ../nbs/06_label_smoothing.ipynb #2b69b3cb
 class LabelSmoothingCrossEntropy(nn.Module):
-    """`smooth_cross_entropy` as the loss of a fastai `Learner`. Raises BadInput for a bad argument when it is made, and
-    for tensors that don't fit when it is called. Szegedy et al. 2015, section 7."""
+    """`smooth_cross_entropy` as the loss of a fastai `Learner`. Raises BadInput for a bad argument when it is made;
+    tensors that don't fit are refused by PyTorch, in each step. Szegedy et al. 2015, section 7."""
     y_int = True # fastai's MixUp then mixes the losses of two labels
     def __init__(self,
         eps:float=0.1, # share of each target that is spread over all classes, 0 <= eps < 1
@@ -92,27 +71,25 @@ class LabelSmoothingCrossEntropy(nn.Module):
         reduction:str='mean', # 'mean', 'sum', or 'none': one loss a row
     ):
         super().__init__()
-        self.eps, self.reduction = _check_options(eps, weight, reduction), reduction
-        self.register_buffer('weight', weight)
-    def forward(self, logits, targets):
-        return smooth_cross_entropy(logits, targets, self.eps, self.weight, self.reduction)
+        self.eps = float(check_range('eps', eps, 0, 1, float, without=1))
+        self.reduction = check_choice('reduction', reduction, 'mean', 'sum', 'none')
+        self.register_buffer('weight', weight if weight is None else check_floats('weight', weight, 1))
+    def forward(self, logits, targets): return _loss(logits, targets, self.eps, self.weight, self.reduction)
     def activation(self, logits): return logits.softmax(-1)
     def decodes(self, out): return out.argmax(-1)
 
 # %% ../nbs/06_label_smoothing.ipynb #07f1e949
 def _bins(probs, targets, n_bins):
     "Confidence, whether right (0. or 1.), and bin of each row; bin i holds confidences in (i/n_bins, (i+1)/n_bins]."
-    n = len(check_floats('probs', probs, 2)); check_range('n_bins', n_bins, 1)
-    if len(check_labels('targets', targets, probs.shape[1])) != n or n == 0:
-        raise BadInput(f'targets holds {len(targets)} labels: it must hold one for each of the {n} rows of probs, '
-                       'and at least one')
-    probs = _plain(probs).float()
+    n,c = check_floats('probs', probs, 2).shape
+    check_range('len(probs)', n, 1); check_labels('targets', targets, c, n); check_range('n_bins', n_bins, 1)
+    probs,targets = _plain(probs).float(), _plain(targets)
     if not ((probs >= 0).all() and (probs.sum(1) - 1).abs().max() < .02):
         raise BadInput('probs holds rows that are no probabilities: they must be 0 or more and sum to 1, '
                        'as after a softmax')
     conf,pred = probs.max(1)
     edges = torch.linspace(0, 1, n_bins+1, device=probs.device)[1:-1]
-    return conf, (pred == _plain(targets)).float(), torch.bucketize(conf, edges)
+    return conf, (pred == targets).float(), torch.bucketize(conf, edges)
 
 def calibration_error(
     probs:torch.Tensor, # probabilities, float of shape (n, n_classes)

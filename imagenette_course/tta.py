@@ -7,13 +7,8 @@ __all__ = ['combine_views', 'tta']
 
 # %% ../nbs/04_tta.ipynb #bf8eba65
 from contextlib import contextmanager
-from .core import BadInput, check_floats, check_range, show_bar
+from .core import BadInput, check_choice, check_floats, check_range, show_bar
 from fastai.vision.all import *
-
-# %% ../nbs/04_tta.ipynb #ed6eb5a9
-def _check_rule(beta, reduce):
-    check_range('beta', beta, 0, 1, float)
-    if reduce not in ('mean', 'max'): raise BadInput(f"reduce={reduce!r}: it must be 'mean' or 'max'")
 
 # %% ../nbs/04_tta.ipynb #0b42c4b4
 def combine_views(
@@ -24,11 +19,8 @@ def combine_views(
 ) -> torch.Tensor: # (n_images, n_classes), with the dtype of `plain`
     """One prediction for each image from several; `plain` itself when there are no views. Raises BadInput.
     Krizhevsky et al. 2012, section 4.1, for the mean over crops and reflections; `beta` is fastai's."""
-    _check_rule(beta, reduce)
-    check_floats('plain', plain, 2); check_floats('views', views, 3)
-    if views.shape[1:] != plain.shape:
-        raise BadInput(f'views has shape {tuple(views.shape)}: it must be (n_views, '
-                       f'{plain.shape[0]}, {plain.shape[1]})')
+    check_range('beta', beta, 0, 1, float); check_choice('reduce', reduce, 'mean', 'max')
+    check_floats('views', views, shape=('n_views', *check_floats('plain', plain, 2).shape))
     if not len(views): return plain
     if reduce == 'max': return torch.maximum(plain, views.amax(0))
     dtype = torch.promote_types(plain.dtype, torch.float32)
@@ -51,7 +43,6 @@ class _NoRecord(Recorder):
     def after_batch(self): pass
     before_validate = after_validate = after_epoch = after_batch
 
-# %% ../nbs/04_tta.ipynb #3dc4b92b
 @contextmanager
 def _as_found(learn):
     "Puts the learner, its callbacks and the modes of its network back as they were; nothing is recorded inside."
@@ -65,32 +56,18 @@ def _as_found(learn):
             for k in now.keys() - old.keys(): del now[k]
         for m,mode in modes: m.training = mode
 
-# %% ../nbs/04_tta.ipynb #b90201c4
-@contextmanager
-def _bar(learn, total):
-    "Gives a function that moves a bar by one batch; it does nothing where no bar can be seen or none is wanted."
-    if not (show_bar() and hasattr(learn, 'progress')): yield noop; return
-    bar,done = progress_bar(range(total), leave=False), itertools.count(1)
-    bar.update(0)
-    try: yield lambda: bar.update(next(done))
-    finally: bar.on_iter_end()
-
 # %% ../nbs/04_tta.ipynb #ba4bb4ba
-class _RunningViews(GatherPredsCallback):
+class _RunningViews(Callback):
     "Keeps one running sum (or maximum) over the augmented passes, and the plain pass, on the device."
     name = 'gather_preds'
     def __init__(self, reduce):
         self.add,self.views,self.plain,self.labels = (torch.add if reduce == 'mean' else torch.maximum),[],[],[]
-    def before_batch(self): pass
-    def before_validate(self): pass
-    def after_validate(self): pass
     def after_batch(self):
         pred = self.pred.detach().to(torch.promote_types(self.pred.dtype, torch.float32))
         probs = getcallable(self.loss_func, 'activation')(pred)
         if not self.augmented: self.plain.append(probs.clone()); self.labels.append(self.yb)
         elif self.iter == len(self.views): self.views.append(probs.clone())
         else: self.add(self.views[self.iter], probs, out=self.views[self.iter])
-        self.step()
 
 # %% ../nbs/04_tta.ipynb #b369a8be
 def tta(
@@ -104,20 +81,14 @@ def tta(
     them with `combine_views`. The learner stays as it was. A loss without an activation leaves outputs as they are.
     Raises BadInput for a bad number or rule, an empty loader, or one without transforms. Follows fastai's `tta`."""
     if not isinstance(learn, Learner): raise BadInput(f'learn is a {type(learn).__name__}: it must be a Learner')
-    check_range('n', n, 0); _check_rule(beta, reduce)
-    dl, cb = _own_loader(learn.dls.valid if dl is None else dl), _RunningViews(reduce)
-    with _bar(learn, (n+1)*len(dl)) as cb.step, _as_found(learn), learn.validation_context(cbs=[cb]):
-        for i in range(n+1):
+    check_range('n', n, 0); check_range('beta', beta, 0, 1, float); check_choice('reduce', reduce, 'mean', 'max')
+    dl, cb = _own_loader(ifnone(dl, learn.dls.valid)), _RunningViews(reduce)
+    passes = progress_bar(range(n+1), leave=False) if show_bar() and hasattr(learn, 'progress') else range(n+1)
+    with _as_found(learn), learn.validation_context(cbs=[cb]):
+        for i in passes:
             cb.augmented = i < n
             with dl.dataset.set_split_idx(0 if cb.augmented else 1): learn._do_epoch_validate(dl=dl)
-    return _finish(cb, n, beta, reduce)
-
-# %% ../nbs/04_tta.ipynb #9351084d
-def _finish(cb, n, beta, reduce):
-    "The result of `tta` from its running sums."
     plain = torch.cat(cb.plain)
-    views = torch.cat(cb.views)[None] if n else plain.new_empty(0, *plain.shape)
-    if reduce == 'mean' and n: views /= n
-    preds = combine_views(plain, views, beta, reduce)
-    return (to_detach(preds.as_subclass(torch.Tensor), gather=False),
-            to_detach(detuplify(to_concat(cb.labels)), gather=False))
+    views = torch.cat(cb.views)[None]/(n if reduce == 'mean' else 1) if n else plain[None][:0]
+    preds = combine_views(plain, views, beta, reduce).as_subclass(torch.Tensor)
+    return to_detach((preds, detuplify(to_concat(cb.labels))), gather=False)

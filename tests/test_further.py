@@ -33,14 +33,14 @@ def test_together_they_cover_the_image():
     x = torch.arange(8*12).view(1, 8, 12)
     assert set(corner_views(x, 7).flatten().tolist()) == set(range(8*12))
 
-@pytest.mark.parametrize('x,size,words', [(torch.zeros(3, 8, 9), 9, 'size=9'), (torch.zeros(3, 8, 9), 0, 'size=0'), (torch.zeros(3, 8, 9), 2.5, 'size=2.5'),
-                                          (torch.zeros(8, 9), 4, 'x must be a tensor'), (np.zeros((3, 8, 9)), 4, 'x must be a tensor'), ([1], 1, 'x must be a tensor')])
-def test_bad_input(x, size, words):
-    with pytest.raises(BadInput, match=words): corner_views(x, size)
-
-@pytest.mark.parametrize('kw,words', [(dict(size=0), 'size=0'), (dict(size=8, zoom=0), 'zoom=0'), (dict(size=8, zoom=1.1), 'zoom=1.1'), (dict(size='a'), 'size')])
-def test_bad_crops(kw, words):
-    with pytest.raises(BadInput, match=words): CornerCrop(**kw)
+def test_bad_input(tiny):
+    x = torch.zeros(3, 8, 9)
+    for args,words in (((x, 9), 'size=9'), ((x, 2.5), 'size=2.5'), ((x[0], 4), 'dimensions of x=2: it must be .* 3 or more'),
+                       (([1], 1), 'dimensions of x=None')):
+        with pytest.raises(BadInput, match=words): corner_views(*args)
+    dl = get_dls(tiny, 8, 32, workers=0).valid
+    for kw,words in ((dict(size=0), 'size=0'), (dict(size=8, zoom=1.1), 'zoom=1.1')):
+        with pytest.raises(BadInput, match=words): corner_dl(dl, **kw)
 
 def by_hand(files, size, zoom=7/8):
     "All five views of image files, normalized: (5, n, 3, size, size)."
@@ -52,8 +52,7 @@ def passes(dl, n=4):
     with dl.dataset.set_split_idx(0): views = [torch.cat([b[0] for b in dl]).cpu().as_subclass(torch.Tensor) for _ in range(n)]
     return views, torch.cat([b[0] for b in dl]).cpu().as_subclass(torch.Tensor)
 
-@pytest.mark.parametrize('make', [get_dls, cached_dls])
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('make,workers', [(get_dls, 0), (get_dls, 2), (cached_dls, 0)])
 def test_the_loader_shows_corners_of_the_files(tiny, make, workers):
     dls = make(tiny, 8, 32, workers=workers)
     dl = corner_dl(dls.valid, 32)
