@@ -214,7 +214,8 @@ def test_sizes_grow_evenly(epochs, first, more):
     for i,o in enumerate(sizes[:-1]): assert 0 <= first + i*more/(epochs-1) - o < 16 + 1e-6
     assert epoch_sizes(5, 48, 112) == [48, 64, 80, 96, 112]
 
-class Sizes(Checkpoint): # only for its order
+class Sizes(Callback):
+    order = Checkpoint.order
     def __init__(self): self.seen = []
     def before_train(self): pass
     def after_epoch(self): pass
