@@ -29,7 +29,7 @@ from imagenette_course.techniques import *
 from imagenette_course.tta import combine_views
 from test_sprint import backward
 
-dtypes = pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16], ids=lambda o: str(o)[6:])
+DTYPES = torch.float32, torch.float16, torch.bfloat16
 def tensors(o): return [t for t in tree_leaves(o) if isinstance(t, torch.Tensor)]
 def facts(o): return [(t.shape, t.dtype) for t in tensors(o)]
 def devices(o): return {t.device.type for t in tensors(o)}
@@ -65,12 +65,11 @@ def test_mixed_devices_raise(fake):
     boxes = ones(4, 4, device='cpu').long()
     with pytest.raises(RuntimeError, match='on the same device'): erase(ones(4, 3, 9, 9), boxes, ones())
 
-@pytest.mark.parametrize('read,words', [
-    (torch.Tensor.item, '_local_scalar'), (bool, '_local_scalar'), (torch.Tensor.tolist, 'tolist'),
-    (torch.Tensor.cpu, '_to_copy'), (lambda x: ones(1)[x > 0], 'nonzero'),
-    (lambda x: torch.zeros(1).copy_(x), 'copy_')])
-def test_reading_back_raises(fake, read, words):
-    with pytest.raises(RuntimeError, match=words): read(ones(1))
+def test_reading_back_raises(fake):
+    for read,words in ((torch.Tensor.item, '_local_scalar'), (bool, '_local_scalar'), (torch.Tensor.tolist, 'tolist'),
+                       (torch.Tensor.cpu, '_to_copy'), (lambda x: ones(1)[x > 0], 'nonzero'),
+                       (lambda x: torch.zeros(1).copy_(x), 'copy_')):
+        with pytest.raises(RuntimeError, match=words): read(ones(1))
 
 # functions
 
@@ -140,18 +139,15 @@ OTHERS = dict(
     Views=lambda d: [Views(20, imagenet_stats)(d.whole(9, 4, 32, 32, 3, dtype=torch.uint8), d.lam + .5, o)
                      for o in (True, False)])
 
-def check(f, request, *dtype):
-    want = facts(f(Draw('cpu', *dtype)))
+@pytest.mark.parametrize('name', [*FLOATS, *OTHERS])
+def test_functions(name, request):
+    "Shapes and dtypes as on a CPU; floats in all three types."
+    f,dtypes = {**FLOATS, **OTHERS}[name], DTYPES if name in FLOATS else DTYPES[:1]
+    wanted = [facts(f(Draw('cpu', o))) for o in dtypes]
     request.getfixturevalue('fake')
-    got = f(Draw('cuda', *dtype))
-    assert facts(got) == want and devices(got) == {'cuda'}
-
-@dtypes
-@pytest.mark.parametrize('name', FLOATS)
-def test_functions_of_floats(name, dtype, request): check(FLOATS[name], request, dtype)
-
-@pytest.mark.parametrize('name', OTHERS)
-def test_other_functions(name, request): check(OTHERS[name], request)
+    for dtype,want in zip(dtypes, wanted):
+        got = f(Draw('cuda', dtype))
+        assert facts(got) == want and devices(got) == {'cuda'}
 
 # whole steps
 
@@ -193,10 +189,13 @@ def go_back(learn):
     assert devices([learn.loss, *(p.grad for p in weights)]) == {'cuda'}
     learn.steps = getattr(learn, 'steps', 0) + 1
 
-@dtypes
-@pytest.mark.parametrize('make,technique', [
-    (make, o) for make in (get_learner, fast_learner, sprint_learner) for o in (*OTHER, *CALLBACKS)
-    if (make, o) != (sprint_learner, 'blur')], ids=lambda o: getattr(o, '__name__', o))
+@pytest.mark.parametrize('make,technique,dtype', [
+    *((make, o, torch.float32 if make is get_learner else torch.bfloat16)
+      for make in (get_learner, fast_learner, sprint_learner) for o in (*OTHER, *CALLBACKS)
+      if (make, o) != (sprint_learner, 'blur')),
+    *((make, 'all', torch.float16) for make in (get_learner, fast_learner, sprint_learner)),
+    (get_learner, 'all', torch.bfloat16), (fast_learner, 'all', torch.float32)],
+    ids=lambda o: getattr(o, '__name__', str(o).split('.')[-1]))
 def test_training(make, technique, dtype, fake, monkeypatch):
     "Two epochs of a step and a validation; bfloat16 is autocast where the learner has it."
     bf16 = dtype == torch.bfloat16 and make is not get_learner
@@ -218,16 +217,16 @@ def test_autocast_is_at_work(fake, monkeypatch):
 
 # prediction
 
-@pytest.mark.parametrize('before,after', [(64, 64), (80, 64), (129, 64), (300, 97)])
-def test_the_second_resizing_is_fastais(before, after):
+def test_the_second_resizing_is_fastais():
     "Which reads a value back."
-    x = Draw('cpu')(2, 3, before, before)
-    want = TensorImage(x).affine_coord(sz=after).as_subclass(torch.Tensor)
-    assert torch.allclose(models._squeezed(x, after), want, atol=1e-4)
+    for before,after in ((64, 64), (80, 64), (129, 64), (300, 97)):
+        x = Draw('cpu')(2, 3, before, before)
+        want = TensorImage(x).affine_coord(sz=after).as_subclass(torch.Tensor)
+        assert torch.allclose(models._squeezed(x, after), want, atol=1e-4)
 
-@dtypes
-@pytest.mark.parametrize('device', ['cpu', 'cuda'])
-@pytest.mark.parametrize('kind', [torch.uint8, torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize('kind,device,dtype', [
+    (torch.uint8, 'cpu', torch.float32), (torch.uint8, 'cuda', torch.bfloat16), (torch.float32, 'cpu', torch.bfloat16),
+    (torch.float32, 'cuda', torch.float16), (torch.float16, 'cuda', torch.float32)], ids=str)
 def test_prediction(kind, device, dtype, fake, monkeypatch):
     "Up to the probabilities, which are read. Images are read only if they are floats, to see that they are in 0..1."
     class Answer(Exception): pass
