@@ -69,6 +69,7 @@ class DeviceSmoothLoss(AvgSmoothLoss):
         self.val = torch.lerp(loss, self.val.to(loss.device), self.beta)
         self.count += 1
 
+# %% ../nbs/01_baseline.ipynb #n5854183
 class DeviceRecorder(Recorder):
     "fastai's `Recorder`, which reads no number before the end of an epoch, so that no step waits for a GPU."
     name = 'recorder'
@@ -209,6 +210,7 @@ def new_run(
     return Run(name or type(learn.model).__name__, epochs, lr, getattr(learn, 'seed', None),
                device_name(learn.dls.device), run_settings(learn, cbs))
 
+# %% ../nbs/01_baseline.ipynb #n2358360
 @contextmanager
 def told_of_stops(
     cbs:list, # callbacks

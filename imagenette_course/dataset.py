@@ -130,6 +130,7 @@ def image_files(
     files = find_images_below(path, folders=['train', 'val'])
     return L(sorted(o for o in files if len(o.relative_to(path).parts) == 3))
 
+# %% ../nbs/00_dataset.ipynb #n4785666
 def short_sides(
     files:list, # image files
     n:int=200, # how many to look at, spread evenly
@@ -200,6 +201,7 @@ def _check_whole(path, files):
         raise OSError(f'{path} lacks {lacks:,} of {sum(N_IMAGES.values()):,} images, as after an interrupted download: '
                       'remove it to fetch it again, or give its path as data to use it as it is')
 
+# %% ../nbs/00_dataset.ipynb #n4785699
 def imagenette(
     data:str=None, # 'sample', '160', '320', 'full' or a folder; None: see below
 ) -> Path: # the folder that holds `train/` and `val/`

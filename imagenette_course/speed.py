@@ -80,6 +80,7 @@ def centre_boxes(
     h,w = ratio.clamp(max=1), (1/ratio).clamp(max=1)
     return torch.stack([(1-h)/2, (1-w)/2, h, w], 1)
 
+# %% ../nbs/11_iteration_speed.ipynb #n5885227
 def _to_pixels(boxes, side):
     "Boxes in whole pixels of the stored square, one pixel at least."
     top,left,h,w = (boxes*side).round().long().unbind(1)
@@ -104,6 +105,7 @@ def colour_matrices(
     matrix = contrast*(saturation*torch.eye(3, device=device) + (1-saturation)*_grey(light.device))
     return matrix, (light + (1-contrast)/2).expand(n, 3, 1)
 
+# %% ../nbs/11_iteration_speed.ipynb #n4895966
 def recolour(
     x:torch.Tensor, # (n, 3, h, w) in 0..255, any dtype
     matrix:torch.Tensor, # (n, 3, 3), of colours in 0..1

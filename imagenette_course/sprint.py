@@ -28,6 +28,7 @@ def conv_group(
     return nn.Sequential(first, nn.MaxPool2d(2), nn.BatchNorm2d(n_out), nn.GELU(),
                          second, nn.BatchNorm2d(n_out), nn.GELU())
 
+# %% ../nbs/12_sprint.ipynb #n0722126
 class SprintNet(nn.Module):
     """A network without shortcuts: 4x4 filters, groups of wide 3x3 convolutions, the maximum of each last map. For
     images of 18 px or more. The form follows Page 2018 and Jordan 2024."""
@@ -136,6 +137,7 @@ class SprintMuon(MuonBase):
         return dict(lr=group['lr']*group['adam_ratio'], weight_decay=group['weight_decay'], fused=group['fused'],
                     betas=(.9, .999), eps=1e-8)
 
+# %% ../nbs/12_sprint.ipynb #n3652218
 sprint_opt = partial(OptimWrapper, opt=SprintMuon) # for a learner's `opt_func`
 
 # %% ../nbs/12_sprint.ipynb #42d71ea7
@@ -153,6 +155,7 @@ def fit_linear(self:Learner,
     if mom is not None: self.opt.set_hypers(mom=mom) # which a fit before this one may have changed
     with told_of_stops([*self.cbs, *L(cbs)]): self.fit(n_epoch, lr_max, cbs=L(ParamScheduler({'lr': rate})) + L(cbs))
 
+# %% ../nbs/12_sprint.ipynb #n4849209
 def fit_linear(
     learn:Learner, # as from `get_learner`
     epochs:int, # passes over the training images
@@ -179,6 +182,7 @@ def epoch_sizes(
     check_range('step', step, 1)
     return [first + i*(last-first)//(epochs-1)//step*step for i in range(epochs-1)] + [last]
 
+# %% ../nbs/12_sprint.ipynb #n3525947
 class GrowImages(Callback):
     """Lets the images of `cached_dls` grow from epoch to epoch, in validation as well, up to the loaders' size. Raises
     BadInput for loaders of another kind, and a first size that is too small for the network or above theirs."""
@@ -212,6 +216,7 @@ def whitened(
     arch.__name__ = getattr(getattr(make, 'func', make), '__name__', 'network') # of what a `partial` calls
     return arch
 
+# %% ../nbs/12_sprint.ipynb #n8992074
 def sprint_learner(
     dls:DataLoaders, # as from `cached_dls`
     arch=sprintnet, # function that makes a `SprintNet`, with a parameter `n_out`

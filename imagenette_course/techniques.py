@@ -166,6 +166,7 @@ class MuonBase(torch.optim.Optimizer):
             if others: _adamw_step(others, [self.state[p] for p in others], **self.adamw_options(g))
         return loss
 
+# %% ../nbs/10_more_techniques.ipynb #n9012560
 def _adamw_step(weights, states, betas, fused=None, **kwargs):
     "A step of PyTorch's AdamW; its means are kept in `states`."
     for w,s in zip(weights, states):
@@ -181,6 +182,7 @@ def _laid_out(x, like):
     "`x` in the order of memory of `like`; a copy only where it is another one."
     return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
+# %% ../nbs/10_more_techniques.ipynb #n1382277
 class MuonAdamW(MuonBase):
     """`torch.optim.Muon` for the hidden weights of a network, kernels as matrices, and `torch.optim.AdamW` for all
     others, with one learning rate, momentum and weight decay. A network of two layers has no hidden weights. Raises

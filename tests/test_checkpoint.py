@@ -94,6 +94,7 @@ class Pool(nn.Sequential):
     "A network of milliseconds."
     def __init__(self, n_out): super().__init__(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, n_out))
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('stop', [1, 2, 3, 5])
 def test_in_stages(tiny, stop):
     "Two epochs, then fine_tune's one and two at a larger size."
@@ -108,6 +109,7 @@ def test_seconds_go_on():
     rows = run(make, state=state)[1]['history']
     assert rows[1]['seconds'] == 1000 and 1000 < rows[2]['seconds'] < rows[3]['seconds'] < 1100
 
+@pytest.mark.smoke
 def test_seldom_saved():
     "Between two saves the state is kept in memory: Ctrl-C writes it, and the end of the training."
     def fit_with(stop=None, state=None):
@@ -176,6 +178,7 @@ def file(tmp_path):
     save_checkpoint(tmp_path/'c.pt', dict(x=torch.arange(1000.), n=[1, 2]))
     return tmp_path/'c.pt'
 
+@pytest.mark.smoke
 @settings(max_examples=100, deadline=None)
 @given(where=st.floats(0, .999), bit=st.integers(0, 7), cut=st.booleans())
 def test_damaged_or_whole_and_nothing_between(where, bit, cut, tmp_path_factory):

@@ -116,6 +116,7 @@ def test_another_folder_is_left_alone(tmp_path):
 
 # ---- wrong labels
 
+@pytest.mark.smoke
 @settings(max_examples=50, deadline=None)
 @given(labels=st.lists(st.sampled_from(list(CLASSES)), max_size=200), pct=st.sampled_from(dataset.NOISE), seed=st.integers(0, 10**6))
 def test_wrong_labels(labels, pct, seed):
@@ -282,6 +283,7 @@ def test_subset_of_some_files(tiny):
 
 # ---- the loader
 
+@pytest.mark.smoke
 def test_published_split(sample):
     dls = get_dls(sample, 16, 64)
     train,valid = set(dls.train_ds.items), set(dls.valid_ds.items)
@@ -316,6 +318,7 @@ def test_grey_becomes_rgb(own):
     x,_ = get_dls(own, 8, 64, stats=None, workers=0).valid.one_batch()
     assert x.shape[1] == 3 and torch.equal(x[:,0], x[:,1]) and torch.equal(x[:,1], x[:,2])
 
+@pytest.mark.smoke
 def test_every_kind_of_file_becomes_rgb(own):
     for f,mode in zip(image_files(own), ['CMYK', 'RGBA', 'P', 'I;16']):
         im = Image.open(f).convert('L').convert('I;16') if mode == 'I;16' else Image.open(f).convert('RGB').convert(mode)
@@ -330,6 +333,7 @@ def test_predict_takes_an_image_in_memory(tiny):
     with learn.no_bar(): a,b = learn.predict(file), learn.predict(PILImage.create(file))
     assert a[0] == b[0] and torch.equal(a[2], b[2])
 
+@pytest.mark.smoke
 def test_validation_is_the_centre_against_torchvision(tiny):
     "The middle square, scaled, as an independent library does it; both blurred, as they interpolate differently."
     dls = get_dls(tiny, 8, 64, stats=None, workers=0)

@@ -139,6 +139,7 @@ def test_images_of_one_pixel():
 
 # ---- the functions
 
+@pytest.mark.smoke
 @ways
 @quick
 @given(seed=seeds, n=st.integers(1, 6), h=st.integers(1, 14), w=st.integers(1, 14), c=st.integers(1, 4),
@@ -190,6 +191,7 @@ def test_the_order_of_the_batch_does_not_matter(seed, way):
     for a,b in zip(f(x, y, boxes, perm, 10), f(x[order], y[order], boxes[order], where[perm[order]], 10)):
         assert torch.allclose(a[order], b, atol=1e-5)
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, box=st.tuples(st.integers(0, 19), st.integers(0, 19), st.integers(0, 15), st.integers(0, 15)))
 def test_cutmix_is_torchvisions(seed, box):
@@ -282,6 +284,7 @@ def wanted(o, x):
     if o.kind == 'MixUp': return mix_pairs(x, o.lam, o.perm)
     return {'CutMix': cut_pairs, 'ResizeMix': resize_pairs}[o.kind](x, o.boxes, o.perm) if o.kind != 'NoneType' else x
 
+@pytest.mark.smoke
 @every
 def test_images_loss_and_validation(make):
     "Mixed as by the function, with the loss of the mixed targets; validation is plain."

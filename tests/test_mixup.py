@@ -58,6 +58,7 @@ def test_blend_refuses():
 
 # ---- a batch
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, n=st.integers(1, 9), n_classes=st.integers(1, 12), per_image=st.booleans(),
        dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]),
@@ -93,6 +94,7 @@ def test_the_order_of_the_batch_does_not_matter(seed, n):
     a,b = mixup(x, y, lam, perm, 10), mixup(x[order], y[order], lam[order], where[perm[order]], 10)
     for o,p in zip(a, b): assert torch.allclose(o[order], p, atol=1e-6)
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, n=st.integers(1, 9), lam=st.floats(0, 1))
 def test_against_torchvision(seed, n, lam):
@@ -129,6 +131,7 @@ def test_it_compiles():
     assert torch.allclose(loss(logits, y, lam, perm), mixup_loss(F.cross_entropy, logits, y, lam, perm))
 
 x4,y4,p4 = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), torch.arange(4)
+@pytest.mark.smoke
 @pytest.mark.parametrize('change,words', [
     (dict(x=x4.byte()), 'x is a torch.uint8 of shape'), (dict(x=x4[:3]), r'y is a torch.int64 .* of shape \(3,\)'),
     (dict(y=y4+10), 'y holds 10: it must be between 0 and 9'), (dict(y=y4.float()), 'y is a torch.float32'),
@@ -175,6 +178,7 @@ def test_alpha_is_checked():
 losses = [F.cross_entropy, nn.CrossEntropyLoss(), CrossEntropyLossFlat(), nn.CrossEntropyLoss(label_smoothing=.1),
           CrossEntropyLossFlat(label_smoothing=.1), LabelSmoothingCrossEntropyFlat(eps=.1)]
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, n=st.integers(1, 9), n_classes=st.integers(2, 12), per_image=st.booleans(), i=st.integers(0, 5))
 def test_the_loss_of_the_mix_is_the_mix_of_the_losses(seed, n, n_classes, per_image, i):

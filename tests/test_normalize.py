@@ -26,6 +26,7 @@ def images(shape, seed, dtype=torch.float32, scale=1., shift=0.):
 
 # ---- statistics
 
+@pytest.mark.smoke
 @few
 @given(shapes, st.integers(0, 999), st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), st.floats(1e-3, 50), st.floats(-20, 20))
 def test_batch_stats_are_numpys(shape, seed, dtype, scale, shift):
@@ -100,6 +101,7 @@ def file(learn, tmp_path_factory):
     save_model(learn, path)
     return path
 
+@pytest.mark.smoke
 def test_round_trip(learn, file):
     clf = load_model(file)
     x = learn.dls.valid.one_batch()[0].as_subclass(torch.Tensor)
@@ -112,6 +114,7 @@ def test_accuracy_is_measured_or_given(learn, file, tmp_path, monkeypatch):
     save_model(learn, tmp_path/'m.safetensors', accuracy=0.25)
     assert load_model(tmp_path/'m.safetensors').facts['accuracy'] == .25
 
+@pytest.mark.smoke
 @few
 @given(st.integers(1, 90), st.integers(1, 90), st.booleans(), st.booleans())
 def test_any_size_against_torchvision(file, h, w, as_float, one):

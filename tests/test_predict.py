@@ -190,6 +190,7 @@ def encoded(kind):
     scene(24, 24).save(buf, kind)
     return buf.getvalue()
 
+@pytest.mark.smoke
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(['JPEG', 'PNG', 'GIF', 'WEBP', 'TIFF', 'BMP', 'ICO', 'TGA', 'PPM', 'JPEG2000', 'PCX', 'SGI', 'DDS']), st.data())
 def test_damage_never_stops_it(quick, tmp_path_factory, kind, data):
@@ -227,6 +228,7 @@ def test_names_twice(quick, tmp_path):
 
 # ---- views
 
+@pytest.mark.smoke
 @few
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 20), st.sampled_from([torch.uint8, torch.float32, torch.bfloat16]))
 def test_views_are_squares_of_the_image(h, w, n, dtype):

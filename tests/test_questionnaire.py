@@ -45,6 +45,7 @@ class Items(list):
 
 # what the answers are
 
+@pytest.mark.smoke
 @fast
 @given(seed=seeds)
 def test_smoothed_target_is_the_one_in_the_loss_of_torch(seed):
@@ -151,6 +152,7 @@ def test_common_mistakes_of_the_others_do_not_count(seed):
 
 # how replies are read
 
+@pytest.mark.smoke
 def test_numbers_in_many_forms():
     for text in ('0.02, 0.92', '[.02 .92]', '1/50 23/25', '1 / 50, 23/25', '2 % 92 %', '(2e-2; 9.2E-1)', 'tensor([0.0200, 0.9200])',
                  '{+.02,0.92}', ' 0.02\t0.92 \n', '0.02,0.92'): assert parse_numbers(text, 2) == pytest.approx([.02, .92])

@@ -33,6 +33,7 @@ def test_links_of_the_notebooks_lead_somewhere(nb):
     links = [l for c in cells(nb, 'markdown') for l in re.findall(r'\]\(((?!https?:|#)[^)]+)\)', c)]
     assert not [o for o in links if not (nb.parent/o).exists()]
 
+@pytest.mark.smoke
 def test_export_is_in_sync(tmp_path):
     "Exports a copy of the tree and compares the modules; with nbdev 2, which writes the committed ones."
     if not version('nbdev').startswith('2.'): pytest.skip('the committed modules are written by nbdev 2')
@@ -77,6 +78,7 @@ def test_the_program_in_the_readme(tmp_path):
     assert proc.returncode == 0 and proc.stderr == '' and 'over five views' in proc.stdout and "'tench': " in proc.stdout, proc.stderr
     assert (tmp_path/'model.safetensors').exists()
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('module', MODULES)
 def test_imports_follow_the_chapters(module):
     if module == 'scenes': source = ''.join(o.read_text() for o in (ROOT/'imagenette_course/scenes').glob('*.py'))
@@ -87,6 +89,7 @@ def test_imports_follow_the_chapters(module):
     assert used <= set(MODULES[:MODULES.index(module)])
     assert module in ('core', 'scenes') or used, 'the imports were not found'
 
+@pytest.mark.smoke
 def test_every_module_is_in_the_list():
     assert {o.stem for o in (ROOT/'imagenette_course').glob('*.py')} - {'__init__', '_modidx', 'all'} == set(MODULES) - {'scenes'}
 

@@ -41,6 +41,7 @@ stage_lists = st.lists(st.tuples(st.integers(1, 6), st.integers(8, 300), st.inte
 
 # -- maps
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('arch,size', [(xresnet50, 50), (xse_resnext18, 32)])
 def test_maps_against_a_real_forward_pass(arch, size):
     model, seen = arch(n_out=3), []
@@ -132,6 +133,7 @@ def test_bad_stages(dls, stages, words):
     for f in (n_epochs, lambda o: pixels_seen(o, 10), lambda o: progressive_fit(get_learner(dls, Pool), o)):
         with pytest.raises(BadInput, match=words): f(stages)
 
+@pytest.mark.smoke
 @settings(max_examples=50, deadline=None)
 @given(stages=stage_lists)
 def test_parse_reads_what_was_written(stages):
@@ -154,6 +156,7 @@ def test_parse_refuses_what_can_not_be_trained():
 
 two = [(1, 16, 16, 1e-2), (2, 24, 8, 1e-2)]
 
+@pytest.mark.smoke
 def test_one_record_of_all_stages(dls):
     watch, learn = Watch(), get_learner(dls, Pool, seed=3)
     run = progressive_fit(learn, two, name='two', cbs=watch, show=False)
@@ -242,6 +245,7 @@ def test_sizes_past_the_files_warn(own):
 
 # -- the growing batch
 
+@pytest.mark.smoke
 @settings(max_examples=25, deadline=None)
 @given(n=st.integers(1, 3), c=st.integers(1, 4), h=st.integers(2, 40), w=st.integers(2, 40), data=st.data())
 def test_resize_against_torchvision_and_pillow(n, c, h, w, data):

@@ -32,6 +32,7 @@ cases = dict(n=st.integers(1, 20), c=st.integers(1, 30), seed=st.integers(0, 999
 
 # ---- targets
 
+@pytest.mark.smoke
 @many
 @given(n=cases['n'], c=cases['c'], seed=cases['seed'], eps=cases['eps'])
 def test_targets_against_the_formula(n, c, seed, eps):
@@ -54,6 +55,7 @@ def test_logit_gap():
 
 # ---- the loss
 
+@pytest.mark.smoke
 @settings(deadline=None, max_examples=100)
 @given(soft=st.booleans(), weighted=st.booleans(), reduction=st.sampled_from(REDUCTIONS), **cases)
 def test_loss_against_torch(soft, weighted, reduction, n, c, seed, eps, scale):
@@ -252,6 +254,7 @@ def test_a_bin_ends_with_its_upper_edge():
     assert calibration_error(probs, y, 2).item() == pytest.approx(.75)
     assert calibration_error(probs, y, 1).item() == pytest.approx(.25) # the mean confidence is .75, the accuracy .5
 
+@pytest.mark.smoke
 @many
 @given(n=st.integers(1, 60), c=st.integers(1, 12), n_bins=st.integers(1, 20), seed=st.integers(0, 999), scale=st.floats(0, 6), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_calibration_against_numpy(n, c, n_bins, seed, scale, dtype):

@@ -37,6 +37,7 @@ def images(n=4, side=40, seed=0): return torch.randint(0, 256, (n, 3, side, side
 
 # ---- one side as a matrix
 
+@pytest.mark.smoke
 @settings(max_examples=60, deadline=None)
 @given(n_in=st.integers(1, 60), n_out=st.integers(1, 60), data=st.data())
 def test_resize_matrix_against_torch(n_in, n_out, data):
@@ -54,6 +55,7 @@ def _box(o, side):
     h, w = (max(1, round(side*v)) for v in o[2:])
     return [round((side-h)*o[0]), round((side-w)*o[1]), h, w]
 
+@pytest.mark.smoke
 @settings(max_examples=30, deadline=None)
 @given(side=st.integers(2, 48), size=st.integers(2, 48), n=st.integers(1, 4), data=st.data())
 def test_both_ways_to_crop_agree(side, size, n, data):
@@ -147,6 +149,7 @@ def test_the_mean_of_recolouring():
 
 # ---- the store
 
+@pytest.mark.smoke
 def test_store_holds_what_pillow_decodes(files, tiny):
     with warnings.catch_warnings():
         warnings.simplefilter('error') # a mapping that may not be written to is no reason to warn
@@ -350,6 +353,7 @@ def test_seed_decides_everything(tiny):
         return torch.cat([x for x,_ in dls.train])
     assert torch.equal(epoch(1), epoch(1)) and not torch.equal(epoch(1), epoch(2))
 
+@pytest.mark.smoke
 def test_each_image_once_an_epoch(tiny):
     dls = cached_dls(tiny, 7, 32) # 40 training images: five batches, and five left out
     n = len(dls.train_ds)

@@ -45,6 +45,7 @@ def dls(tiny): return cached_dls(tiny, 8, 32)
 
 # whitening
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, side=st.integers(1, 4), c=st.integers(1, 4))
 def test_whitened_patches_have_unit_covariance(seed, side, c):
@@ -77,6 +78,7 @@ def test_bad_patches():
 
 # orthogonal steps
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, rows=st.integers(1, 24), cols=st.integers(1, 40), scale=st.sampled_from([1e-12, 1., 1e4]))
 def test_against_the_svd(seed, rows, cols, scale):
@@ -115,6 +117,7 @@ def net_and_batch(fmt):
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 6, 3, bias=False), nn.BatchNorm2d(6), nn.Flatten(), nn.Linear(96, 5)).to(memory_format=fmt)
     return net, randn(8, 3, 8, 8).to(memory_format=fmt), torch.arange(8)%5
 
+@pytest.mark.smoke
 def test_an_optimizer_step_against_torch(monkeypatch):
     "Muon by its formula, everything else by `torch.optim.AdamW`, over three steps, in both orders of memory."
     for fmt in (torch.contiguous_format, torch.channels_last):
@@ -179,6 +182,7 @@ def test_bad_numbers():
 
 # the network
 
+@pytest.mark.smoke
 @quick
 @given(h=st.integers(18, 256), w=st.integers(18, 70), n_out=st.integers(1, 12))
 def test_output_shape(h, w, n_out):

@@ -37,6 +37,7 @@ def plan(tiny):
 
 # ---- plans
 
+@pytest.mark.smoke
 def test_a_plan_is_a_grid():
     runs = expand_plan(tomllib.loads('[all]\nsize = 32\nruns = 2\n[parts.a]\nepochs = [1, 2]\nkinds.x = {}\nkinds.y = {mixup = 0.4, runs = 1}\n[parts.b]\nseed = 7\nviews = 3'))
     assert len(runs) == 2*2 + 2 + 2
@@ -52,6 +53,7 @@ def test_a_plan_has_each_combination_once(epochs, noise, runs, kinds):
     assert len(made) == len(epochs)*len(noise)*runs*kinds
     assert [r['seed'] for r in made] == sorted(r['seed'] for r in made)
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('text,why', [
     ('', 'has no parts'), ('[al]\n[parts.a]', 'there is no table al'), ('a = ', 'is not TOML'), ('all = 3\n[parts.a]', 'all must be a table'),
     ('[parts]\na = 3', 'parts.a must be a table'), ('[parts.a]\nkinds.x = 3', 'parts.a.kinds.x must be a table'),

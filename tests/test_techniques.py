@@ -62,6 +62,7 @@ def test_the_decay_grows_to_its_cap(n, decay):
     d = ema_decay(n, decay)
     assert 0 <= d <= decay and d <= ema_decay(n+1, decay) and (d == decay or d == (n+1)/(n+10))
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, decay=st.floats(0, 1), shapes=st.lists(st.lists(st.integers(0, 4), max_size=3), min_size=1, max_size=4))
 def test_a_step_of_the_average(seed, decay, shapes):
@@ -338,6 +339,7 @@ def backward(net, i=0):
     net.zero_grad()
     F.cross_entropy(net(torch.randn(8, 3, 8, 8, generator=g)), torch.randint(0, 10, (8,), generator=g)).backward()
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('fmt', formats, ids=str)
 def test_against_torchs_muon_and_adamw(fmt):
     set_seed(0)
@@ -537,6 +539,7 @@ def test_areas_are_even_where_all_fit():
 def test_a_box_that_never_fits():
     assert (erasing_boxes(50, 4, 400, area=(.9, .99), ratio=.9)[:,2:] == 0).all()
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, n=st.integers(1, 6), height=sides, width=sides, dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
 def test_erasing_image_by_image(seed, n, height, width, dtype):
@@ -604,6 +607,7 @@ def test_bad_share():
 
 # blurred pooling
 
+@pytest.mark.smoke
 @quick
 @given(seed=seeds, n=st.integers(1, 3), c=st.integers(1, 5), h=st.integers(2, 20), w=st.integers(2, 20))
 def test_against_timm(seed, n, c, h, w):

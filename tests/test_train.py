@@ -124,6 +124,7 @@ def test_a_new_folder_by_default(tiny, tmp_path, monkeypatch):
     [out] = (tmp_path/'runs').iterdir()
     assert {o.name for o in out.iterdir()} == RESULT_FILES
 
+@pytest.mark.smoke
 def test_several_runs(tiny, tmp_path):
     s = train(data=tiny, epochs=1, size=32, bs=8, workers=0, runs=2, seed=5, out=tmp_path/'a')
     assert len(s['accuracies']) == 2 and s['accuracy_std'] is not None
@@ -446,6 +447,7 @@ def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
     assert list(tmp_path.iterdir()) == []
 
+@pytest.mark.smoke
 @pytest.mark.parametrize('spelling', ['--skip_bad', '--skip-bad'])
 def test_both_spellings(tmp_path, refused, spelling):
     refused(['--data', 'nowhere', '--out', tmp_path/'a', spelling], "'nowhere' is neither")

@@ -50,6 +50,7 @@ def by_numpy(plain, views, beta, reduce):
 
 # The function of tensors
 
+@pytest.mark.smoke
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(0, 6), rows=st.integers(0, 5), cols=st.integers(1, 7), beta=st.floats(0, 1), reduce=st.sampled_from(['mean', 'max']),
        dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), scale=st.sampled_from([1, 30]), seed=st.integers(0, 999))
@@ -114,6 +115,7 @@ def test_combine_refuses():
 
 # Learners
 
+@pytest.mark.smoke
 def test_against_fastai(learn):
     for n,beta,reduce in ((1, .25, 'mean'), (3, .25, 'mean'), (2, 0, 'mean'), (3, .25, 'max')):
         with learn.no_bar(), learn.added_cbs(SameViews()):
