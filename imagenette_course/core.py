@@ -1,8 +1,8 @@
 "What every module uses: checks of arguments, errors in one line, files that are never half-written."
 
 __all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_choice', 'check_floats',
-           'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet_bars', 'in_test', 'write_aside', 'png',
-           'one_line', 'show_version', 'in_one_line']
+           'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet_bars', 'in_test', 'write_aside',
+           'png', 'one_line', 'show_version', 'in_one_line']
 
 import io, math, os, re, sys
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -105,7 +105,7 @@ def check_labels(
     n_classes:int, # number of classes
     n='n', # how many labels there must be
 ) -> torch.Tensor: # `y`
-    "`y`; raises BadInput unless it is int64 of shape (n,) with values in 0..n_classes-1; for the values `check_values`."
+    "`y`; raises BadInput unless it is int64 of shape (n,) with values in 0..n_classes-1, as `check_values` reads them."
     return check_values(name, check_ints(name, y, (n,)), 0, n_classes-1)
 
 def check_values(
