@@ -25,7 +25,10 @@ def corner_views(
 class CornerCrop(Transform):
     "Shrinks an image and cuts out one of the five squares of `corner_views`, the one that `which` says."
     order = 0
-    def __init__(self, size, short): self.size,self.short,self.which,self.turn = size,short,4,itertools.cycle(range(4))
+    def __init__(self,
+        size:int, # side of the result, pixels
+        short:int, # short side of the image that it is cut from, pixels
+    ): self.size,self.short,self.which,self.turn = size,short,4,itertools.cycle(range(4))
     def encodes(self, im:Image.Image):
         return type(im)(TF.five_crop(TF.resize(im, self.short, antialias=True), [self.size]*2)[self.which])
 

@@ -107,8 +107,11 @@ def parse_numbers(
 KINDS = (smoothed_question, mixed_question, tta_question, epochs_question, pixels_question)
 Score = namedtuple('Score', 'right asked') # questions answered rightly; answered at all, or given up
 
-def is_right(question:Question, values:list) -> bool:
-    "Whether a reply, as from `parse_numbers`, is right, within the tolerance of the question."
+def is_right(
+    question:Question, # what was asked
+    values:list, # of floats, as from `parse_numbers`
+) -> bool: # True when there are as many as asked for, and each is near enough
+    "Whether a reply is right, within the tolerance of the question."
     return (len(values) == len(question.answer)
             and all(abs(a - b) <= question.tol + 1e-9 for a,b in zip(values, question.answer)))
 

@@ -21,7 +21,8 @@ from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 from imagenette_course.speed import cached_dls, fast_learner
 from fastai.callback.mixup import CutMix as FastaiCutMix, MixUp as FastaiMixUp
 from fastai.vision.all import (Callback, CancelFitException, CrossEntropyLossFlat, DataLoader, DataLoaders,
-                               GradientAccumulation, Learner, MSELossFlat, TensorImage, load_learner, set_seed, xresnet18)
+                               GradientAccumulation, Learner, MSELossFlat, TensorImage, load_learner, set_seed,
+                               xresnet18)
 from torchvision.transforms import v2
 
 quick = settings(deadline=None, max_examples=25)
@@ -228,10 +229,11 @@ def test_memory_formats_types_gradients_and_compilation(way):
     fast = torch.compile(f, fullgraph=True, backend='aot_eager')
     for a,b in zip(fast(x, y, boxes, perm, 10), f(x, y, boxes, perm, 10)): assert torch.allclose(a, b, atol=1e-5)
 
-x4,y4,p4,b4 = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), torch.arange(4), torch.tensor([[0, 0, 1, 1]]*4)
+x4,y4,p4 = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), torch.arange(4)
+b4 = torch.tensor([[0, 0, 1, 1]]*4)
 def test_the_functions_refuse():
     for change,words in ((dict(x=x4.byte()), 'x is a torch.uint8 of shape'), (dict(y=y4+10), 'y holds 10'),
-                         (dict(x=x4[0]), 'it must be a float tensor with 4 dimensions'), (dict(n_classes=0), 'n_classes=0'),
+                         (dict(x=x4[0]), 'a float tensor with 4 dimensions'), (dict(n_classes=0), 'n_classes=0'),
                          (dict(x=x4[:3]), r'must be int64 of shape \(3'), (dict(perm=p4+1), 'perm holds 4'),
                          (dict(boxes=b4.float()), r'boxes is a torch.float32 .* must be int64 of shape \(4, 4\)'),
                          (dict(boxes=-b4), 'height or width, holds -1')):
@@ -264,8 +266,9 @@ class Watch(Callback):
         mix = next(o for o in self.learn.cbs if isinstance(o, MixUp))
         mix = mix.now if isinstance(mix, RandomMix) else mix
         drawn = {k: getattr(mix, k, None) for k in ('lam', 'perm', 'boxes')}
-        self.seen.append(SimpleNamespace(x=self.x, y=self.y, pred=self.pred.detach().clone(), loss=self.loss_grad.item(),
-                                         training=self.training, kind=type(mix).__name__, **drawn))
+        self.seen.append(SimpleNamespace(
+            x=self.x, y=self.y, pred=self.pred.detach().clone(), loss=self.loss_grad.item(), training=self.training,
+            kind=type(mix).__name__, **drawn))
 
 class Before(Callback):
     "Keeps the batches as they came."
@@ -376,7 +379,8 @@ def test_what_comes_after_sees_plain_images(dls, make, tmp_path):
     loss,acc,probs = reference(learn)
     file = dls.valid_ds.items[3]
     def same(learner): return torch.allclose(learner.predict(file)[2].as_subclass(torch.Tensor), probs[3], atol=1e-5)
-    assert run.accuracy == pytest.approx(acc, abs=1e-6) and run.history[-1]['valid_loss'] == pytest.approx(loss, abs=1e-5)
+    assert run.accuracy == pytest.approx(acc, abs=1e-6)
+    assert run.history[-1]['valid_loss'] == pytest.approx(loss, abs=1e-5)
     learn.path = tmp_path
     with learn.no_bar():
         assert torch.allclose(learn.get_preds()[0].as_subclass(torch.Tensor), probs, atol=1e-5) and same(learn)
@@ -405,7 +409,8 @@ def test_the_same_seed_makes_the_same_training(dls, make):
 
 def test_two_that_mix_are_refused():
     "One in the learner, one for a fit alone."
-    for a,b in ((MixUp, MixUp), (MixUp, CutMix), (FastaiMixUp, CutMix), (MAKERS['RandomMix'], MixUp), (ResizeMix, FastaiCutMix)):
+    for a,b in ((MixUp, MixUp), (MixUp, CutMix), (FastaiMixUp, CutMix), (MAKERS['RandomMix'], MixUp),
+                (ResizeMix, FastaiCutMix)):
         learn = Learner(plain_dls(), Pool(10), loss_func=F.cross_entropy, cbs=a())
         with no_output(learn), pytest.raises(BadInput, match='are in the learner: both would mix the images'):
             learn.fit(1, cbs=b())
@@ -460,7 +465,8 @@ def test_what_a_run_says_of_them(dls):
 
 def test_the_callbacks_refuse():
     for make,words in ((lambda: CutMix(0), 'alpha=0: it must be a number of 0 or more, but not 0'),
-                       (lambda: ResizeMix(0), 'min_side=0: .*, but not 0'), (lambda: ResizeMix(.1, 1.1), 'max_side=1.1'),
+                       (lambda: ResizeMix(0), 'min_side=0: .*, but not 0'),
+                       (lambda: ResizeMix(.1, 1.1), 'max_side=1.1'),
                        (lambda: ResizeMix(.5, .4), 'min_side=0.5: it must be a number between 0 and 0.4'),
                        (lambda: RandomMix([FastaiMixUp()], [.5]), r'class of mixes\[0\]=<class .fastai.callback.mixup'),
                        (lambda: RandomMix([MixUp, 3], [.5, .5]), r'class of mixes\[1\]'),
@@ -489,7 +495,8 @@ def test_random_mix_at_the_ends():
 @pytest.mark.gpu
 def test_on_the_gpu_as_on_the_cpu():
     x,y,boxes,perm = case(3, 64, 32, 40)
-    for f,dtype,tol in ((cutmix, torch.float32, 1e-5), (resizemix, torch.float32, 1e-5), (resizemix, torch.bfloat16, .05)):
+    for f,dtype,tol in ((cutmix, torch.float32, 1e-5), (resizemix, torch.float32, 1e-5),
+                        (resizemix, torch.bfloat16, .05)):
         a = f(x.to(dtype), y, boxes, perm, 10)
         b = f(x.to(dtype).cuda(), y.cuda(), boxes.cuda(), perm.cuda(), 10)
         for o,p in zip(a, b): assert p.is_cuda and torch.allclose(o.float(), p.float().cpu(), atol=tol)

@@ -228,8 +228,8 @@ class Watch(Callback):
     order = 5 # after MixUp
     def __init__(self): self.seen = []
     def after_loss(self):
-        o = SimpleNamespace(training=self.training, y=self.y.clone(), pred=self.pred.detach(), loss=self.loss_grad.item())
-        self.seen.append(o)
+        self.seen.append(SimpleNamespace(training=self.training, y=self.y.clone(), pred=self.pred.detach(),
+                                         loss=self.loss_grad.item()))
 
 @pytest.mark.parametrize('loss', [CrossEntropyLossFlat(), LabelSmoothingCrossEntropyFlat()])
 def test_the_same_step_as_fastais(dls, loss):
