@@ -172,7 +172,7 @@ def _adamw_step(weights, states, betas, fused=None, **kwargs):
     for w,s in zip(weights, states):
         if s: continue
         s.update(exp_avg=torch.zeros_like(w), exp_avg_sq=torch.zeros_like(w),
-                 step=torch.zeros((), device=w.device if fused else None))
+                 step=torch.tensor(0., device=w.device if fused else None))
     means,squares,steps = ([s[k] for s in states] for k in ('exp_avg', 'exp_avg_sq', 'step'))
     adamw(weights, [w.grad for w in weights], means, squares, [], steps, fused=fused, amsgrad=False, maximize=False,
           beta1=betas[0], beta2=betas[1], **kwargs)

@@ -234,7 +234,7 @@ def test_confusion_figure():
 def test_the_sample_teaches(sample):
     "Hard enough that a better method can win, easy enough to be learned in a minute."
     r = baseline_recipe(sample)
-    run = fit(get_learner(get_dls(sample, r.bs, r.size), r.arch), r.epochs, r.lr)
+    run = fit(fast_learner(cached_dls(sample, r.bs, r.size), r.arch), r.epochs, r.lr)
     assert .75 <= run.accuracy <= .97
     assert run.history[0]['accuracy'] < run.accuracy
 

@@ -153,7 +153,7 @@ def test_command(tiny, tmp_path, monkeypatch, capsys):
     assert (out/'rates.csv').read_bytes() == before
 
 @pytest.mark.parametrize('args,words', [
-    (('--size', 4), '--size=4'), (('--bs', 1), '--bs=1'), (('--workers', -1), '--workers=-1'), (('--arch', 'vgg'), '--arch vgg: it must be one of'),
+    (('--size', 4), '--size=4'), (('--bs', 1), '--bs=1'), (('--workers', -1), '--workers=-1'), (('--arch', 'vgg'), '--arch=vgg: it must be one of'),
     (('--data', 'nowhere'), "'nowhere' is neither"), (('--bs', 41), 'bs=41'), (('--bs', 21), 'a part of 20 images'), (('--bs', 8, '--size', 16), '16 px are too small')])
 def test_refused_options(tiny, tmp_path, monkeypatch, capsys, args, words):
     with pytest.raises(SystemExit) as e: call(monkeypatch, '--data', tiny, '--out', tmp_path/'a', *args)

@@ -441,7 +441,7 @@ def test_a_stage_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
     (('--mixup', -1), '--mixup: alpha=-1'), (('--smooth', 1), '--smooth: eps=1'), (('--erase', 2), '--erase: p=2'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
     (('--progressive', '1:x'), "'1:x'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'sprintnet needs images of 18 px or more'),
     (('--size', 16), '16 px are too small'), (('--progressive', '1:32:41'), 'bs=41'), (('--mix_p', '.5'), 'a number for each'), (('--mixup', .4, '--mix_p', 'a'), '--mix_p a: it must be a number for each'),
-    (('--mixup', .4, '--cutmix', 1, '--mix_p', '.9,.9'), 'adds up to 1.8'), (('--opt', 'ranger', '--progressive', '1:32'), '--opt ranger and --progressive'),
+    (('--mixup', .4, '--cutmix', 1, '--mix_p', '.9,.9'), 'sum(p)=1.8'), (('--opt', 'ranger', '--progressive', '1:32'), '--opt ranger and --progressive'),
     (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--book', '--crop', .5), '--crop and --book'), (('--arch', 'xresnet18', '--no_whiten'), 'can be whitened')])
 def test_refused_options(tiny, tmp_path, refused, args, words):
     refused(['--data', tiny, '--out', tmp_path/'a', *args], words)

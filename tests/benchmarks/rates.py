@@ -18,7 +18,7 @@ from imagenette_course.baseline import device_name, get_learner, versions
 from imagenette_course.models import named_network
 from imagenette_course.resize import smallest_size
 from imagenette_course.speed import cached_dls, fast_learner, fast_settings
-from imagenette_course.train import check_options, make_out
+from imagenette_course.options import Options
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 from fastai.vision.all import *
@@ -273,15 +273,18 @@ def compare_rates(
     size:int=128, # side of the training images in pixels
     bs:int=64, # images a batch
     workers:int=None, # processes that read files; default: one for each core
-    out:str=None, # folder for the results; default: a new one below runs/
+    out:str='runs/rates', # folder for the results
     force:store_true=False, # replace results that are in --out already
 ):
     """Measure input pipelines, training step and epochs on this machine.
     Ends with a table, and a folder of CSV and figure."""
     with in_one_line('rates.py'):
-        check_options(dict(arch=arch, size=size, bs=bs, workers=workers))
+        Options(arch=arch, size=size, bs=bs, workers=workers) # raises what the training command would
+        out = Path(out).expanduser()
+        if (out/'rates.csv').exists() and not force:
+            raise FileExistsError(f"{out/'rates.csv'} exists already: name another --out, or replace it with --force")
         path = imagenette(data)
-        out = make_out(out, force)
+        out.mkdir(parents=True, exist_ok=True)
         df = measure(path, bs, size, arch, workers)
         note = '# ' + ', '.join([device_name(default_device()), f'{num_cpus()} cores',
                                  *(f'{k} {v}' for k,v in versions().items())]) + '\n'
