@@ -147,8 +147,8 @@ def _keep(self:Checkpoint, record):
 @patch
 def after_stop(self:Checkpoint):
     "Saves what was kept; of Ctrl-C and errors `told_of_stops` tells it."
-    if self.kept is not None: self.save(self.kept)
-    self.kept, self.saved_at = None, time.perf_counter()
+    kept, self.kept, self.saved_at = self.kept, None, time.perf_counter() # a stop within it does not begin again
+    if kept is not None: self.save(kept)
 
 @patch
 def _go_on(self:Checkpoint, record):

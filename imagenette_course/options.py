@@ -14,7 +14,7 @@ from .dataset import NOISE, NoisyLabel, check_images, held_out, image_files, sub
 from .baseline import ARCHS, baseline_recipe
 from fastai.vision.all import *
 # after fastai, which has a MixUp and a LabelSmoothingCrossEntropy of its own
-from .resize import n_epochs, parse_stages, smallest_size
+from .resize import Stage, n_epochs, parse_stages, smallest_size
 from .mixup import MixUp
 from .smoothing import LabelSmoothingCrossEntropy
 from .mixing import CutMix, RandomMix, ResizeMix
@@ -71,7 +71,10 @@ class Options:
 
     def __post_init__(self):
         "Raises BadInput for what can't work with any images."
-        for o in fields(self): _check_type(o.name, getattr(self, o.name), o.type, o.default)
+        for o in fields(self):
+            v = getattr(self, o.name)
+            if isinstance(v, np.generic): object.__setattr__(self, o.name, v.item()) # so that it can be written
+            _check_type(o.name, getattr(self, o.name), o.type, o.default)
         for k,v in LIMITS.items():
             if getattr(self, k) is not None: check_range(f'--{k}', getattr(self, k), *v)
         for k,known in CHOICES.items():
@@ -115,9 +118,7 @@ class Options:
 def _check_type(name, value, kind, default):
     "Raises BadInput for a value of another type; a whole number is a float, too."
     if value is None and default is None: return
-    number = dict(int=(int, np.integer), float=(int, float, np.number)) # NumPy's, too
-    kinds = number.get(kind.__name__, kind)
-    if not isinstance(value, kinds) or isinstance(value, bool) != (kind is bool):
+    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
         raise BadInput(f'{name} = {json.dumps(value, default=str)}: it must be of type {kind.__name__}')
 
 def mixers(
@@ -144,6 +145,7 @@ def read_config(
     text,kind = Path(file).read_bytes(), 'JSON' if Path(file).suffix == '.json' else 'TOML'
     try: found = json.loads(text)['options'] if kind == 'JSON' else tomllib.loads(text.decode())
     except (ValueError, KeyError, TypeError) as e: raise BadInput(f'{file} is not {kind} with options: {e}') from e
+    if not isinstance(found, dict): raise BadInput(f'{file} is not {kind} with options')
     try: check_names(found)
     except BadInput as e: raise BadInput(f'{file}: {e}') from e
     return found
@@ -165,7 +167,7 @@ def parse(
     parser.add_argument('--config', help='TOML file of options, or summary.json of an earlier run')
     parser.add_argument('--resume', help='folder of a run that was stopped: go on with it')
     old,new = ('_', '-') if '--skip-bad' in parser.format_help() else ('-', '_') # fastcore 2 and 1
-    argv = [f'--{o[2:].replace(old, new)}' if re.fullmatch(r'--[a-z_-]+', o) else o for o in argv]
+    argv = [re.sub('^--[a-z_-]+', lambda m: '--' + m[0][2:].replace(old, new), o) for o in argv]
     unset = object() # an option that holds it afterwards was not given
     names = [*(o.name for o in fields(Options)), 'config', 'resume']
     args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys(names, unset))))
@@ -249,6 +251,7 @@ def _title(o, arch, usual):
 def resolve(
     o:Options, # what was asked for
     path:Path, # folder with `train/` and `val/`, as from `imagenette`
+    settings:dict=None, # of an earlier plan of these options; None: what suits this machine
 ) -> Plan:
     "Decides all that the options leave open. Raises BadInput or OSError for what can't be trained with these images."
     files,left_out = _choose_files(o, path)
@@ -257,6 +260,9 @@ def resolve(
     s = {k: ifnone(getattr(o, k), v) for k,v in usual.items()}
     stages = None if o.progressive is None else parse_stages(o.progressive, s['bs'], s['lr'])
     if stages: s.update(size=stages[-1].size, epochs=sum(n_epochs(stages)), bs=stages[0].bs)
+    if settings is not None:
+        s,stages = dict(settings),[Stage(*o) for o in settings['stages'] or []] or None
+        del s['stages']
     for bs in [o.bs for o in stages] if stages else [s['bs']]:
         _check_batch(bs, n_train, f'--progressive {o.progressive}: bs' if stages else '--bs')
     if s['grow']: check_range('--grow', s['grow'], LIMITS['size'][0], s['size'])

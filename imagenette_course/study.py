@@ -250,7 +250,9 @@ def _words(run):
 def _row(run, folder, tell):
     "Trains, or goes on with it, measures, and gives the row."
     begun = any((folder/f).exists() for f in ('checkpoint.pt', 'summary.json'))
-    what = dict(resume=folder) if begun else dict(run['options'], seed=run['seed'], out=folder, force=True)
+    with redirect_stdout(io.StringIO()): path = imagenette(run['options'].get('data')) # which must be what it was
+    what = (dict(resume=folder, data=path) if begun else
+            dict(run['options'], seed=run['seed'], out=folder, force=True))
     summary = train(**what, show=False, cbs=EpochSeconds(tell))
     history = pd.read_csv(folder/'history.csv').to_dict('records')
     with redirect_stdout(io.StringIO()): learn = trained_learner(folder)
@@ -333,8 +335,6 @@ def _train_left(plan, out):
         folder,before = _folder(out, run),sum(map(sum, costs[:i]))
         def tell(epochs): bar.update(before + sum(costs[i][:epochs]) - bar.n)
         def say(what): tqdm.write(f'{i+1} of {len(left)}: {_words(run)}: {what}', file=sys.stdout); sys.stdout.flush()
-        if training_key(run['options'], run['seed']) in rows and folder.exists():
-            shutil.rmtree(folder) # left behind by a stop, when its row was written
         folder.mkdir(exist_ok=True)
         try: row = _row(run, folder, tell)
         except (Diverged, OutOfMemory) as e:

@@ -50,7 +50,7 @@ def _new_folder(out):
             return out
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name another --out') from e
-    for f in (out/'checkpoint.pt', *out.glob('tensorboard/seed*/events.out.tfevents.*')): f.unlink(missing_ok=True)
+    for f in (out/'checkpoint.pt', out/'summary.json', *out.glob('tensorboard/seed*/events.out.tfevents.*')): f.unlink(missing_ok=True)
     return out
 
 def _images(plan):
@@ -122,13 +122,17 @@ class Job:
     def save(self, seed=None, now=None):
         "Replaces history and checkpoint by finished runs, and the state of the one with this seed that goes on."
         if now is not None: now = dict(now, random=from_all(now['random']))
-        if not is_first(): return
         unfinished = [] if now is None else [replace(Run('', 0, 0., seed, ''), history=now['history'])]
+        n_saved = sum(len(o.history) for o in self.runs + unfinished)
+        if is_first(): self.save_files(now, unfinished, n_saved)
+        self.n_saved = n_saved
+
+    def save_files(self, now, unfinished, n_saved):
+        "Replaces the two files."
         save_checkpoint(self.out/'checkpoint.pt', plain_values(dict(
-            options=self.options(), images=_images(self.plan), processes=max(1, num_distrib()),
-            done=self.done, now=now)))
-        self.n_saved = sum(len(o.history) for o in self.runs + unfinished)
-        if self.n_saved: write_aside(self.out/'history.csv', history_csv(self.runs + unfinished, self.planned))
+            options=self.options(), plan=self.plan.settings(), images=_images(self.plan),
+            processes=max(1, num_distrib()), done=self.done, now=now)))
+        if n_saved: write_aside(self.out/'history.csv', history_csv(self.runs + unfinished, self.planned))
 
     def options(self):
         "The options that make this run again, by name."
@@ -187,6 +191,7 @@ class Job:
         full = False
         try:
             with told_to_stop(): self.train_all(dls)
+            return one_for_all(self.write(dls) if is_first() else None)
         except KeyboardInterrupt: raise KeyboardInterrupt(self.stopped()) from None
         except Stopped as e: raise Stopped(f'{one_line(e)}; {self.stopped()}') from None
         except Diverged as e:
@@ -200,7 +205,6 @@ class Job:
         if full:
             gc.collect() # the learner, which refers to itself, would keep the memory from the next training
             raise OutOfMemory(f'{self.too_large()}; {self.stopped()}')
-        return one_for_all(self.write(dls) if is_first() else None)
 
     def summary(self, dls):
         "What summary.json holds."
@@ -261,7 +265,7 @@ def _read_run(out, options):
     if not (out/'checkpoint.pt').exists():
         raise BadInput(f'--resume {out}: there is no run in it; name the folder of a run that was stopped')
     past = read_checkpoint(out/'checkpoint.pt')
-    try: check_names(past['options']); o = Options(**{**past['options'], **options}); past['images'], past['done']
+    try: check_names(past['options']); o = Options(**{**past['options'], **options}); past['images'], past['plan'], past['done']
     except (BadInput, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f'{out}/checkpoint.pt is no checkpoint of this version of imagenette_train: '
                        'begin anew with another --out') from e
@@ -288,7 +292,7 @@ def train(
     """Trains, and writes the record, the figures and the weights. Raises BadInput or OSError for what you can mend,
     before training where that can be known; Diverged, and OutOfMemory."""
     options = {k: str(v) if isinstance(v, Path) else v for k,v in kwargs.items()}
-    out = Path(ifnone(resume, options.get('out') or '.')).expanduser()
+    out = Path(ifnone(resume, ifnone(options.get('out'), '.'))).expanduser()
     with nullcontext() if show else redirect_stdout(io.StringIO()):
         if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats() # of an earlier run of this process
         if resume is None:
@@ -303,14 +307,15 @@ def train(
                     return json.loads((out/'summary.json').read_text())
                 past,o = _read_run(out, options)
             with first_of_machine():
-                plan = resolve(o, _find_images(o, resume))
+                plan = resolve(o, _find_images(o, resume), past and past['plan'])
                 dls = loaders(plan)
             return _start(plan, past, out, cbs, show).run(dls)
 
 def _start(plan, past, out, cbs, show):
     "The job, saved once, so that it can be resumed from here on."
     if past is None:
-        job = Job(plan, one_for_all(_new_folder(plan.options.out and out) if is_first() else None), [], None, cbs, show)
+        made = _new_folder(None if plan.options.out is None else out) if is_first() else None
+        job = Job(plan, one_for_all(made), [], None, cbs, show)
         job.save()
         return job
     if past['images'] != _images(plan):
@@ -326,8 +331,9 @@ def trained_learner(
     "The learner of a finished run. Raises BadInput or OSError when its data or its results are not there any more."
     out = Path(out).expanduser()
     if not (out/'summary.json').exists(): raise BadInput(f'{out} holds no finished run of imagenette_train')
-    o = Options(**json.loads((out/'summary.json').read_text())['options'])
-    plan = resolve(o, imagenette(o.data))
+    summary = json.loads((out/'summary.json').read_text())
+    o = Options(**summary['options'])
+    plan = resolve(o, imagenette(o.data), summary['plan'])
     seed = ifnone(seed, o.seed)
     model = load_model(Job(plan, out, [], None, None, False).model_file(seed)).model
     learn = (get_learner if o.book else fast_learner)(

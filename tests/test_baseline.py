@@ -18,6 +18,7 @@ from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
+from imagenette_course.speed import cached_dls, fast_learner
 
 class Pool(nn.Sequential):
     "A network of milliseconds: mean colour, and one linear layer."

@@ -157,6 +157,19 @@ def test_a_study_that_was_stopped(plan, tmp_path, monkeypatch):
     timed = [c for c in df if 'second' in c]
     assert df.drop(columns=timed).equals(whole.drop(columns=timed)) and (df.seconds > 0).all()
 
+def test_a_training_is_not_gone_on_with_other_images(plan, tmp_path, monkeypatch):
+    plan = [dict(plan[0], options={k: v for k,v in plan[0]['options'].items() if k != 'data'} | dict(epochs=2))]
+    for name in 'ab': make_sample(tmp_path/name, 4, 2, seed=ord(name))
+    real = EpochSeconds.before_epoch
+    def stop(self):
+        if self.epoch == 1: raise KeyboardInterrupt
+        real(self)
+    with monkeypatch.context() as m:
+        m.setenv('IMAGENETTE', str(tmp_path/'a')); m.setattr(EpochSeconds, 'before_epoch', stop)
+        with pytest.raises(KeyboardInterrupt): run_study(plan, tmp_path/'o')
+    monkeypatch.setenv('IMAGENETTE', str(tmp_path/'b'))
+    with pytest.raises(BadInput, match='begun with other images'): run_study(plan, tmp_path/'o')
+
 def test_the_same_training_in_two_parts_is_made_once(plan, tmp_path):
     other = [dict(r, part='q', kind='again', views=1) for r in plan[:1]]
     df = run_study(plan[:1] + other, tmp_path)

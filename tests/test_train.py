@@ -3,6 +3,7 @@ import json, os, re, runpy, signal, subprocess, sys, weakref
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -338,6 +339,27 @@ def test_runs_that_were_resumed_on_another_machine(tiny, tmp_path, monkeypatch):
     finally: train_module.torch.set_num_threads(torch.get_num_threads() - 1)
     assert len(s['accuracies']) == 2 and 'threads' in s['device']
 
+def test_a_run_keeps_its_plan(tiny, tmp_path, monkeypatch):
+    "What suits the machine that it is resumed on does not count, nor where its learner is taken up again."
+    options = {k: v for k,v in SMALL.items() if k != 'bs'}
+    stop_after(monkeypatch, 1, tiny, tmp_path/'a', **options)
+    real = options_module.baseline_recipe
+    monkeypatch.setattr(options_module, 'baseline_recipe', lambda path: real(path) | dict(bs=4, lr=1.))
+    plan = train(resume=tmp_path/'a')['plan']
+    assert (plan['bs'], plan['lr']) == (16, 3e-3) and trained_learner(tmp_path/'a').dls.bs == 16
+
+def test_numbers_of_numpy(): assert type(options_module.Options(seed=np.int64(3), lr=np.float32(.5)).seed) is int
+
+@pytest.mark.parametrize('arg', ['--mix_p=.5', '--mix-p=.5'])
+def test_an_option_with_its_value(arg): assert options_module.parse([arg]) == (dict(mix_p='.5'), None)
+
+def test_a_forced_run_that_is_stopped_leaves_no_old_summary(tiny, tmp_path, monkeypatch):
+    (tmp_path/'summary.json').write_text('{}')
+    def stop(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr(train_module, 'fit', stop)
+    with pytest.raises(KeyboardInterrupt): train(data=tiny, out=tmp_path, force=True, **SMALL)
+    assert [o.name for o in tmp_path.iterdir()] == ['checkpoint.pt']
+
 def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 1, tiny, tmp_path/'a', **SMALL, tensorboard=True)
     ok(monkeypatch, '--resume', tmp_path/'a')
@@ -347,7 +369,7 @@ def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('options', [3, None, dict(foo=1)])
 def test_an_odd_checkpoint(tmp_path, refused, options):
-    torch.save(dict(options=options, images='', processes=1, done=[], now=None), tmp_path/'checkpoint.pt')
+    torch.save(dict(options=options, plan={}, images='', processes=1, done=[], now=None), tmp_path/'checkpoint.pt')
     refused(['--resume', tmp_path], 'is no checkpoint of this version')
 
 def test_batches_for_two_processes(tiny, tmp_path, refused, monkeypatch):
