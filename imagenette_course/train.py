@@ -50,7 +50,8 @@ def _new_folder(out):
             return out
     try: out.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name another --out') from e
-    for f in (out/'checkpoint.pt', out/'summary.json', *out.glob('tensorboard/seed*/events.out.tfevents.*')): f.unlink(missing_ok=True)
+    events = out.glob('tensorboard/seed*/events.out.tfevents.*')
+    for f in (out/'checkpoint.pt', out/'summary.json', *events): f.unlink(missing_ok=True)
     return out
 
 def _images(plan):
@@ -265,7 +266,10 @@ def _read_run(out, options):
     if not (out/'checkpoint.pt').exists():
         raise BadInput(f'--resume {out}: there is no run in it; name the folder of a run that was stopped')
     past = read_checkpoint(out/'checkpoint.pt')
-    try: check_names(past['options']); o = Options(**{**past['options'], **options}); past['images'], past['plan'], past['done']
+    try:
+        check_names(past['options'])
+        o = Options(**{**past['options'], **options})
+        past['images'], past['plan'], past['done']
     except (BadInput, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f'{out}/checkpoint.pt is no checkpoint of this version of imagenette_train: '
                        'begin anew with another --out') from e
