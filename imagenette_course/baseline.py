@@ -95,8 +95,13 @@ def get_learner(
         raise BadInput(f'arch is a {type(arch).__name__}: it must be a function that makes a network, '
                        'such as xresnet18')
     set_seed(check_range('seed', seed, 0, 2**32-1))
+    try: model = arch(n_out=dls.c)
+    except TypeError as e:
+        if 'n_out' not in str(e): raise
+        raise BadInput(f'arch: {_name(arch)} has no parameter n_out; give a function that has, such as '
+                       f'lambda n_out: {_name(arch)}(num_classes=n_out)') from e
     usual = L(DeviceRecorder if o is Recorder else o for o in defaults.callbacks)
-    learn = Learner(dls, arch(n_out=dls.c), loss_func=ifnone(loss_func, CrossEntropyLossFlat()), default_cbs=False,
+    learn = Learner(dls, model, loss_func=ifnone(loss_func, CrossEntropyLossFlat()), default_cbs=False,
                     metrics=[o if isinstance(o, Metric) else DeviceMetric(o) for o in (accuracy, *L(metrics))],
                     cbs=usual + L(cbs), **kwargs)
     learn.seed, learn.arch, learn.n_fits = seed, _name(arch), 0

@@ -231,6 +231,11 @@ def test_confusion_figure():
     plot_confusion(np.zeros((3,3), int), names) # a class without images divides by nothing
     baseline.plt.close('all')
 
+def test_a_network_without_n_out(dls):
+    from torchvision.models import resnet18
+    with pytest.raises(BadInput, match=r'resnet18 has no parameter n_out.*lambda n_out: resnet18\(num_classes=n_out\)'): get_learner(dls, resnet18)
+    assert get_learner(dls, lambda n_out: resnet18(num_classes=n_out)).model.fc.out_features == 10
+
 @pytest.mark.slow
 def test_the_sample_teaches(sample):
     "Hard enough that a better method can win, easy enough to be learned in a minute."
