@@ -41,8 +41,9 @@ def check_range(
     number = (int, np.integer) if kind is int else (int, float, np.number)
     ok = isinstance(value, number) and not isinstance(value, bool)
     if ok and lo <= value < math.inf and (hi is None or value <= hi) and value != without: return value
-    limits = f'of {lo} or more' if hi is None else f'between {lo} and {hi}'
-    if without is not None: limits += f', but not {without}'
+    low = f'above {lo}' if lo == without else f'of {lo} or more'
+    high = '' if hi is None else f' and below {hi}' if hi == without else f' and {hi} or less'
+    limits = low + high if hi is None or without is not None else f'between {lo} and {hi}'
     raise BadInput(f'{name}={value!r}: it must be a {"whole " if kind is int else ""}number {limits}')
 
 def check_choice(

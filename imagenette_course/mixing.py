@@ -13,12 +13,17 @@ from .mixup import MixUp, mixup
 import torch
 
 # %% ../nbs/09_mixing.ipynb #84868caa
+def _check_boxes(boxes, h, w):
+    check_range('h', h, 1); check_range('w', w, 1)
+    check_values('boxes, height or width,', check_ints('boxes', boxes, ('n', 4))[:,2:], 0, 2**31)
+
 def keep_mask(
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width, pixels
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # bool (n, h, w), True where an image stays as it is
-    "The pixels outside the boxes: M of Yun et al. 2019, section 3.1."
+    "The pixels outside the boxes: M of Yun et al. 2019, section 3.1. Raises BadInput for other boxes."
+    _check_boxes(boxes, h, w)
     def covered(start, length, n):
         at = torch.arange(n, device=boxes.device)
         return (at >= start[:,None]) & (at < (start + length)[:,None])
@@ -31,7 +36,8 @@ def kept_share(
     h:int, # height of the images, pixels
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # float32 (n,) in 0..1
-    "The share of the pixels that stay, lambda; what sticks out of an image does not count."
+    "The share of the pixels that stay, lambda; what sticks out does not count. Raises BadInput for other boxes."
+    _check_boxes(boxes, h, w)
     def inside(start, length, n): return (start + length).clamp(0, n) - start.clamp(0, n)
     top,left,height,width = boxes.unbind(1)
     return 1 - inside(top, height, h)*inside(left, width, w)/(h*w)
@@ -42,14 +48,17 @@ def cut_pairs(
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width, pixels
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
-    "Fills a box of each image with what its partner has there; `x` stays as it is. Yun et al. 2019, section 3.1."
+    """Fills a box of each image with what its partner has there; `x` stays as it is. Raises BadInput for whole numbers
+    and for shapes that do not fit. Yun et al. 2019, section 3.1."""
+    n = len(check_floats('x', x, 4))
+    check_ints('boxes', boxes, (n, 4)); check_ints('perm', perm, (n,))
     return x.index_select(0, perm).lerp_(x, keep_mask(boxes, *x.shape[2:])[:,None].to(x.dtype))
 
 # %% ../nbs/09_mixing.ipynb #75e137ee
 def _paste(pairs, x, y, boxes, perm, n_classes):
     "Images and targets; raises BadInput unless the arguments fit one another."
     n,_,h,w = check_floats('x', x, 4).shape
-    check_values('boxes, height or width,', check_ints('boxes', boxes, (n, 4))[:,2:], 0, 2**31)
+    check_ints('boxes', boxes, (n, 4))
     _,targets = mixup(x[:,:1,:1,:1], y, kept_share(boxes, h, w), perm, n_classes) # one pixel is enough for them
     return pairs(x, boxes, perm), targets
 
@@ -72,7 +81,8 @@ def draw_boxes(
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels, inside the image
     """Boxes whose middles lie anywhere, cut at the borders; drawn on the device of `side` without waiting for it.
-    Yun et al. 2019, section 3.1."""
+    Raises BadInput for sides that are none. Yun et al. 2019, section 3.1."""
+    check_range('h', h, 1); check_range('w', w, 1); check_values('side', check_floats('side', side, 1), 0, 1)
     def line(n):
         middle,half = torch.rand_like(side)*n, side*n/2
         start,end = (middle - half).round().clamp(0, n), (middle + half).round().clamp(0, n)
@@ -103,8 +113,9 @@ def resize_pairs(
     perm:torch.Tensor, # (n,) int64, the partner of x[i] is x[perm[i]]
 ) -> torch.Tensor: # images like `x`
     """Fills a box of each image with all of its partner, resized, bilinear with antialiasing; `x` stays as it is.
-    Qin et al. 2020."""
-    n,c,h,w = x.shape
+    Raises BadInput for whole numbers and for shapes that do not fit. Qin et al. 2020."""
+    n,c,h,w = check_floats('x', x, 4).shape
+    check_ints('boxes', boxes, (n, 4)); check_ints('perm', perm, (n,))
     top,left,height,width = boxes.unbind(1)
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows,cols = shrink_matrix(top, height, h).to(dtype), shrink_matrix(left, width, w).to(dtype)
@@ -131,7 +142,8 @@ def draw_inner_boxes(
     w:int, # width of the images, pixels
 ) -> torch.Tensor: # int64 (n, 4): top, left, height, width, pixels
     """Boxes anywhere within an image, one pixel or more; drawn on the device of `side` without waiting for it.
-    Qin et al. 2020."""
+    Raises BadInput for sides that are none. Qin et al. 2020."""
+    check_range('h', h, 1); check_range('w', w, 1); check_values('side', check_floats('side', side, 1), 0, 1)
     def line(n):
         length = (side*n).round().clamp(min=1)
         start = (torch.rand_like(side)*(n - length + 1)).floor()

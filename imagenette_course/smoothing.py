@@ -34,15 +34,6 @@ def logit_gap(
     check_range('eps', eps, 0, 1, float, without=1); check_range('eps', eps, 0, 1, float, without=0)
     return math.log(check_range('n_classes', n_classes, 2)*(1-eps)/eps + 1)
 
-# %% ../nbs/06_label_smoothing.ipynb #e97c774f
-def _loss(logits, targets, eps, weight, reduction):
-    "Computed in float32 at least. PyTorch passes over one label; its usual -100 would hide wrong ones on a GPU."
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    logits,targets = _plain(logits).to(dtype), _plain(targets)
-    return F.cross_entropy(logits, targets.to(dtype) if targets.ndim == 2 else targets,
-                           None if weight is None else weight.to(dtype), reduction=reduction,
-                           label_smoothing=float(eps), ignore_index=-2**63)
-
 # %% ../nbs/06_label_smoothing.ipynb #n2431524
 def smooth_cross_entropy(
     logits:torch.Tensor, # float of shape (n, n_classes)
@@ -58,12 +49,17 @@ def smooth_cross_entropy(
     else: check_labels('targets', targets, c, n)
     if weight is not None: check_floats('weight', weight, shape=(c,))
     check_range('eps', eps, 0, 1, float, without=1); check_choice('reduction', reduction, 'mean', 'sum', 'none')
-    return _loss(logits, targets, eps, weight, reduction)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    logits,targets = _plain(logits).to(dtype), _plain(targets)
+    # PyTorch passes over one label; its usual -100 would hide wrong ones on a GPU
+    return F.cross_entropy(logits, targets.to(dtype) if targets.ndim == 2 else targets,
+                           None if weight is None else weight.to(dtype), reduction=reduction,
+                           label_smoothing=float(eps), ignore_index=-2**63)
 
 # %% ../nbs/06_label_smoothing.ipynb #2b69b3cb
 class LabelSmoothingCrossEntropy(nn.Module):
-    """`smooth_cross_entropy` as the loss of a fastai `Learner`. Raises BadInput for a bad argument when it is made;
-    tensors that don't fit are refused by PyTorch, in each step. Szegedy et al. 2015, section 7."""
+    """`smooth_cross_entropy` as the loss of a fastai `Learner`. Raises BadInput for a bad argument when it is made, and
+    for tensors that don't fit when it is called. Szegedy et al. 2015, section 7."""
     y_int = True # fastai's MixUp then mixes the losses of two labels
     def __init__(self,
         eps:float=0.1, # share of each target that is spread over all classes, 0 <= eps < 1
@@ -74,7 +70,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
         self.eps = float(check_range('eps', eps, 0, 1, float, without=1))
         self.reduction = check_choice('reduction', reduction, 'mean', 'sum', 'none')
         self.register_buffer('weight', weight if weight is None else check_floats('weight', weight, 1))
-    def forward(self, logits, targets): return _loss(logits, targets, self.eps, self.weight, self.reduction)
+    def forward(self, logits, targets):
+        return smooth_cross_entropy(logits, targets, self.eps, self.weight, self.reduction)
     def activation(self, logits): return logits.softmax(-1)
     def decodes(self, out): return out.argmax(-1)
 

@@ -44,7 +44,8 @@ def _crop_by_products(x, boxes, size):
     return rows[:,None] @ half.view(n, c, side, size)
 
 def _crop_each(x, boxes, size):
-    "Image by image."
+    "Image by image; in the order of memory of the store, in which PyTorch can also make a single pixel."
+    x = x.contiguous(memory_format=torch.channels_last)
     crops = (x[i:i+1, :, t:t+h, l:l+w] for i,(t,l,h,w) in enumerate(boxes.tolist()))
     return torch.cat([F.interpolate(o, size=(size, size), mode='bilinear', antialias=True) for o in crops])
 

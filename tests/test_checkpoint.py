@@ -284,14 +284,14 @@ def start(*args):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['quick', 'book', 'stages', 'techniques', 'while writing'])
 def test_killed_at_random_moments(tiny, tmp_path, own_folder, kind):
-    "Three times each: results, weights and history end as if nothing had happened."
+    "Four times each, twenty in all: results, weights and history end as if nothing had happened."
     options = dict(OPTIONS, **dict(quick={}, book=dict(book=True), stages=dict(progressive='2:24,1:32', epochs=None, size=None),
                                     techniques=dict(arch='xresnet18', mixup=None, runs=1, cutmix=1., resizemix=True, mix_p='.5,.3', ema=.9, opt='ranger', erase=.5, blur=True)).get(kind, {}))
     process(int) # so that what follows begins with everything imported
     began = time.perf_counter()
     assert start(tiny, tmp_path/'a', own_folder, options, None)
     whole, rng = time.perf_counter() - began, random.Random(kind)
-    for _ in range(3): # each within a fifth of the whole: it can't be done before the last
+    for _ in range(4): # each within a fifth of the whole: it can't be done before the last
         assert not start(tiny, tmp_path/'b', own_folder, options, 'writing' if kind == 'while writing' else rng.uniform(.05, .2)*whole)
     assert start(tiny, tmp_path/'b', own_folder, options, None)
     models = [o.name for o in (tmp_path/'a').glob('*.safetensors')]

@@ -231,6 +231,24 @@ def test_memory_formats_types_gradients_and_compilation(way):
 
 x4,y4,p4 = torch.zeros(4, 3, 2, 2), torch.zeros(4, dtype=torch.int64), torch.arange(4)
 b4 = torch.tensor([[0, 0, 1, 1]]*4)
+@pytest.mark.parametrize('f', [keep_mask, kept_share])
+def test_boxes_that_are_none(f):
+    for boxes,words in ((torch.ones(2, 4), r'boxes is a torch.float32 .*int64 of shape \(n, 4\)'), (torch.ones(2, 3).long(), r'\(n, 4\)'),
+                        (torch.tensor([[0, 0, 1, -1]]), 'boxes, height or width, holds -1')):
+        with pytest.raises(BadInput, match=words): f(boxes, 4, 4)
+    with pytest.raises(BadInput, match='h=0'): f(torch.zeros(1, 4).long(), 0, 4)
+
+@pytest.mark.parametrize('f', [draw_boxes, draw_inner_boxes])
+def test_sides_that_are_none(f):
+    for side,words in ((torch.ones(2).long(), 'side is a torch.int64'), (torch.tensor([.5, 1.5]), 'side holds 1.5'), (.5, 'side is a float')):
+        with pytest.raises(BadInput, match=words): f(side, 4, 4)
+
+@pytest.mark.parametrize('f', [cut_pairs, resize_pairs])
+def test_pairs_that_do_not_fit(f):
+    x, boxes, perm = torch.rand(2, 3, 4, 4), torch.zeros(2, 4).long(), torch.tensor([1, 0])
+    for args,words in (((x.byte(), boxes, perm), 'x is a torch.uint8'), ((x, boxes[:1], perm), r'boxes .*\(2, 4\)'), ((x, boxes, perm[:1]), r'perm .*\(2,\)')):
+        with pytest.raises(BadInput, match=words): f(*args)
+
 def test_the_functions_refuse():
     for change,words in ((dict(x=x4.byte()), 'x is a torch.uint8 of shape'), (dict(y=y4+10), 'y holds 10'),
                          (dict(x=x4[0]), 'a float tensor with 4 dimensions'), (dict(n_classes=0), 'n_classes=0'),
@@ -464,10 +482,10 @@ def test_what_a_run_says_of_them(dls):
         compare([fit(make(p), 1, 1e-2, name='mixed', show=False) for p in (.5, .6)])
 
 def test_the_callbacks_refuse():
-    for make,words in ((lambda: CutMix(0), 'alpha=0: it must be a number of 0 or more, but not 0'),
-                       (lambda: ResizeMix(0), 'min_side=0: .*, but not 0'),
+    for make,words in ((lambda: CutMix(0), 'alpha=0: it must be a number above 0'),
+                       (lambda: ResizeMix(0), 'min_side=0: it must be a number above 0 and 0.8 or less'),
                        (lambda: ResizeMix(.1, 1.1), 'max_side=1.1'),
-                       (lambda: ResizeMix(.5, .4), 'min_side=0.5: it must be a number between 0 and 0.4'),
+                       (lambda: ResizeMix(.5, .4), 'min_side=0.5: it must be a number above 0 and 0.4 or less'),
                        (lambda: RandomMix([FastaiMixUp()], [.5]), r'class of mixes\[0\]=<class .fastai.callback.mixup'),
                        (lambda: RandomMix([MixUp, 3], [.5, .5]), r'class of mixes\[1\]'),
                        (lambda: RandomMix([MixUp], [.5, .5]), r'len\(p\)=2: it must be 1'),

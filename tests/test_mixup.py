@@ -171,7 +171,7 @@ def test_shares_are_numbers(n, alpha):
 def test_alpha_is_checked():
     for alpha in (0, math.inf, '1'):
         for f in (lambda: draw_lam(4, alpha), lambda: MixUp(alpha)):
-            with pytest.raises(BadInput, match='alpha=.*: it must be a number of 0 or more, but not 0'): f()
+            with pytest.raises(BadInput, match='alpha=.*: it must be a number above 0'): f()
 
 # ---- the loss
 

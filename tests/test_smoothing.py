@@ -1,5 +1,6 @@
 "Label smoothing against PyTorch's loss, calibration against cases by hand, both in a Learner."
 import math, pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_inputs_are_left_as_they_are():
 Z, Y = torch.zeros(4, 3), torch.tensor([0, 1, 2, 0])
 
 @pytest.mark.parametrize('kw,words', [
-    (dict(eps=1), 'eps=1: it must be a number between 0 and 1, but not 1'), (dict(eps=float('nan')), 'eps=nan'),
+    (dict(eps=1), 'eps=1: it must be a number of 0 or more and below 1'), (dict(eps=float('nan')), 'eps=nan'),
     (dict(reduction='avg'), "reduction='avg': it must be 'mean' or 'sum' or 'none'"), (dict(weight=[1, 1, 1]), 'weight is a list'),
     (dict(weight=torch.ones(1, 3)), r'weight is a torch.float32 of shape \(1, 3\)')])
 def test_bad_options(kw, words):
@@ -167,13 +168,15 @@ def test_bad_batches():
                       (Z, Y+1, 'targets holds 3: it must be between 0 and 2'), (Z, Y.tolist(), 'targets is a list'),
                       (Z, Y[:3], r'targets is a torch.int64 of shape \(3,\): it must be int64 of shape \(4,\)'),
                       (Z, torch.rand(4, 2), r'targets is a .*\(4, 2\): it must be a float tensor of shape \(4, 3\)')):
-        with pytest.raises(BadInput, match=words): smooth_cross_entropy(z, t)
-    with pytest.raises(BadInput, match=r'of shape \(3,\)'): smooth_cross_entropy(Z, Y, weight=torch.ones(2))
+        for loss in (smooth_cross_entropy, LabelSmoothingCrossEntropy()):
+            with pytest.raises(BadInput, match=words): loss(z, t)
+    for loss in (partial(smooth_cross_entropy, weight=torch.ones(2)), LabelSmoothingCrossEntropy(weight=torch.ones(2))):
+        with pytest.raises(BadInput, match=r'of shape \(3,\)'): loss(Z, Y)
 
 def test_wrong_labels_stop_the_training():
-    "The module leaves it to PyTorch; none is passed over."
-    for y in (Y+1, Y-1, torch.full((4,), -100)):
-        with pytest.raises(IndexError, match='out of bounds'): LabelSmoothingCrossEntropy()(Z, y)
+    "None is passed over."
+    for y,words in ((Y+1, 'targets holds 3'), (Y-1, 'targets holds -1'), (torch.full((4,), -100), 'targets holds -100')):
+        with pytest.raises(BadInput, match=words): LabelSmoothingCrossEntropy()(Z, y)
 
 @pytest.mark.parametrize('kw,words', [(dict(eps=1.), 'eps=1.0'), (dict(n_classes=2.), 'n_classes=2.0'),
                                       (dict(y=torch.tensor([3])), 'y holds 3')])
