@@ -109,31 +109,27 @@ def _tta_accuracy(learn, n):
     preds,targs = tta(learn, n=n)
     return (preds.argmax(1) == targs).float().mean().item(), time.perf_counter()-start
 
+def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model-seed{seed}.safetensors'
+
 class Job:
     "A call of `train`: what is planned, what is finished, and where it is saved."
     def __init__(self, plan, out, done, now, cbs, show):
         store_attr('plan,out,done,now,cbs,show')
-        self.planned = plan.epochs*plan.options.runs
+        self.planned,self.images = plan.epochs*plan.options.runs,_images(plan)
         self.runs = [Run(**d['run']) for d in done]
         self.n_saved = sum(len(o.history) for o in self.runs) + (len(now['history']) if now else 0)
-
-    def model_file(self, seed):
-        return self.out/('model.safetensors' if self.plan.options.runs == 1 else f'model-seed{seed}.safetensors')
 
     def save(self, seed=None, now=None):
         "Replaces history and checkpoint by finished runs, and the state of the one with this seed that goes on."
         if now is not None: now = dict(now, random=from_all(now['random']))
         unfinished = [] if now is None else [replace(Run('', 0, 0., seed, ''), history=now['history'])]
         n_saved = sum(len(o.history) for o in self.runs + unfinished)
-        if is_first(): self.save_files(now, unfinished, n_saved)
+        if is_first():
+            save_checkpoint(self.out/'checkpoint.pt', plain_values(dict(
+                options=self.options(), plan=self.plan.settings(), images=self.images,
+                processes=max(1, num_distrib()), done=self.done, now=now)))
+            if n_saved: write_aside(self.out/'history.csv', history_csv(self.runs + unfinished, self.planned))
         self.n_saved = n_saved
-
-    def save_files(self, now, unfinished, n_saved):
-        "Replaces the two files."
-        save_checkpoint(self.out/'checkpoint.pt', plain_values(dict(
-            options=self.options(), plan=self.plan.settings(), images=_images(self.plan),
-            processes=max(1, num_distrib()), done=self.done, now=now)))
-        if n_saved: write_aside(self.out/'history.csv', history_csv(self.runs + unfinished, self.planned))
 
     def options(self):
         "The options that make this run again, by name."
@@ -153,7 +149,7 @@ class Job:
         if not self.show: learn.remove_cb(ProgressCallback); learn.logger = noop
         with distributed(learn):
             run = _fit(self.plan, learn, cbs)
-            if is_first(): save_model(learn, self.model_file(seed), run.accuracy)
+            if is_first(): save_model(learn, self.out/_model_name(o, seed), run.accuracy)
             cm,views = confusion(learn),_tta_accuracy(learn, o.tta) if o.tta else None
         self.runs.append(run)
         self.done.append(dict(run=asdict(run), tta=views, cm=cm.tolist()))
@@ -233,7 +229,7 @@ class Job:
         write_aside(self.out/'confusion.png', png(plot_confusion(cm, list(dls.vocab))))
         write_aside(self.out/'summary.json', json.dumps(summary, indent=1).encode())
         (self.out/'checkpoint.pt').unlink()
-        new = {self.model_file(run.seed) for run in self.runs}
+        new = {self.out/_model_name(self.plan.options, run.seed) for run in self.runs}
         for f in _results_in(self.out):
             if f.suffix == '.safetensors' and f not in new: f.unlink() # of the run that --force replaces
         print(f'Written to {self.out}:', ', '.join(f.name for f in _results_in(self.out)))
@@ -322,11 +318,12 @@ def _start(plan, past, out, cbs, show):
         job = Job(plan, one_for_all(made), [], None, cbs, show)
         job.save()
         return job
-    if past['images'] != _images(plan):
+    job = Job(plan, out, past['done'], past['now'], cbs, show)
+    if past['images'] != job.images:
         raise BadInput(f'--resume {out}: the run was begun with other images than those in {plan.path}')
     for f in out.glob('.*'):
         if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name) and is_first(): f.unlink() # of a process that was killed
-    return Job(plan, out, past['done'], past['now'], cbs, show)
+    return job
 
 def trained_learner(
     out:Path, # folder of a finished run
@@ -339,7 +336,7 @@ def trained_learner(
     o = Options(**summary['options'])
     plan = resolve(o, imagenette(o.data), summary['plan'])
     seed = ifnone(seed, o.seed)
-    model = load_model(Job(plan, out, [], None, None, False).model_file(seed)).model
+    model = load_model(out/_model_name(o, seed)).model
     learn = (get_learner if o.book else fast_learner)(
         loaders(plan), lambda n_out: model, loss_func=first(replace(o, smooth=plan.smooth).made('smooth')), seed=seed)
     learn.model.to(learn.dls.device)
