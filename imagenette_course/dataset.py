@@ -271,7 +271,8 @@ def subset(
     "A balanced small training set, for prototyping. Raises BadInput when a class has fewer than `n` images."
     check_range('n', n, 1); check_range('seed', seed, 0, 2**32-1)
     res = L()
-    for (part,c),files in groupby(ifnone(files, image_files(path)), lambda o: o.relative_to(path).parts[:2]).items():
+    files = image_files(path) if files is None else files
+    for (part,c),files in groupby(files, lambda o: o.relative_to(path).parts[:2]).items():
         if part == 'train':
             if len(files) < n: raise BadInput(f'n={n}: {Path(path)/part/c} has only {len(files)} images')
             files = random.Random(f'{seed}/{c}').sample(list(files), n)
