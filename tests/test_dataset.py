@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastcore.foundation import Config
+from fastcore.all import Config  # its home differs between the two fastcores
 from fastai.vision.all import CrossEntropyLossFlat, Learner, PILImage, URLs, imagenet_stats, nn, set_seed
 from hypothesis import given, settings, strategies as st
 from PIL import Image
