@@ -19,13 +19,12 @@ from .smoothing import (LabelSmoothingCrossEntropy, calibration_error, logit_gap
                         smooth_cross_entropy, smooth_targets)
 from .questionnaire import quiz
 from .mixing import CutMix, RandomMix, ResizeMix, cutmix, resizemix
-from .techniques import EMA, BlurPool, MuonAdamW, RandomErasing, erase, fit_flat, muon, use_blur_pool
+from .techniques import EMA, BlurPool, MuonAdamW, RandomErasing, erase, muon, use_blur_pool
 from .further import corner_dl, corner_tta, corner_views
 from .store import PixelStore
 from .speed import CachedDL, cached_dls, fast_learner, fast_settings, use_bf16
-from .sprint import (SPRINT_NETS, GrowImages, SprintMuon, SprintNet, conv_group, epoch_sizes, fit_linear,
-                     orthogonalize, recipe, sprint, sprint_learner, sprint_opt, sprintnet, sprintnet_small, whitened,
-                     whitening_filters)
+from .sprint import (SPRINT_NETS, GrowImages, SprintMuon, SprintNet, epoch_sizes, orthogonalize, recipe, sprint,
+                     sprint_learner, sprint_opt, sprintnet, sprintnet_small, whitened, whitening_filters)
 from .models import Classifier, load_model, named_network, save_model
 from .checkpoint import Checkpoint, StopAtNaN, TensorBoard
 from .distributed import distributed

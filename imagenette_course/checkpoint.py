@@ -17,24 +17,23 @@ from fastai.vision.all import *
 # %% ../nbs/13_long_runs.ipynb #fc8d79e3
 def random_states(
     dls:DataLoaders, # whose loaders have a generator each
-) -> dict: # of plain numbers, lists and tensors
-    """The states of all random generators that a training draws from: Python's, NumPy's, PyTorch's, and those of the
-    loaders."""
+) -> dict: # of plain numbers, lists, tuples and tensors
+    "The states of all generators that a training draws from: Python's, NumPy's, PyTorch's, and the loaders'."
     name,keys,*rest = np.random.get_state()
-    return dict(python=random.getstate(), numpy=[name, keys.tolist(), *rest], torch=torch.get_rng_state(),
+    return dict(python=random.getstate(), numpy=(name, keys.tolist(), *rest), torch=torch.get_rng_state(),
                 cuda=torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
                 loaders=[dl.rng.getstate() for dl in dls.loaders])
 
+# %% ../nbs/13_long_runs.ipynb #n7617a72
 def set_random_states(
     states:dict, # as from `random_states`
     dls:DataLoaders, # with as many loaders
 ):
     "Puts all random generators back, that of the GPU if there is one."
-    def as_state(o): return (o[0], tuple(o[1]), o[2]) # a list is what a file makes of a tuple
-    random.setstate(as_state(states['python'])); np.random.set_state(tuple(states['numpy']))
-    torch.set_rng_state(states['torch'].cpu())
-    if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'].cpu())
-    for dl,o in zip(dls.loaders, states['loaders']): dl.rng.setstate(as_state(o))
+    random.setstate(states['python']); np.random.set_state(states['numpy'])
+    torch.set_rng_state(states['torch'])
+    if states['cuda'] is not None and torch.cuda.is_available(): torch.cuda.set_rng_state(states['cuda'])
+    for dl,o in zip(dls.loaders, states['loaders']): dl.rng.setstate(o)
 
 # %% ../nbs/13_long_runs.ipynb #0e2977e4
 def plain_values(
@@ -47,11 +46,11 @@ def plain_values(
     if isinstance(o, torch.Tensor): return o.detach().as_subclass(torch.Tensor)
     return o.item() if isinstance(o, np.generic) else o
 
+# %% ../nbs/13_long_runs.ipynb #1ae7cd3d
 def _with_state(learn):
     "Callbacks by name that have a memory; a callback passes on what the learner has, so its class is asked."
     return {cb.name: cb for cb in learn.cbs if hasattr(type(cb), 'state_dict') and hasattr(type(cb), 'load_state_dict')}
 
-# %% ../nbs/13_long_runs.ipynb #1ae7cd3d
 def learner_state(
     learn:Learner, # within or after a fit
 ) -> dict: # model, opt, cbs, smooth, random
@@ -90,6 +89,7 @@ def save_checkpoint(
     torch.save(content, buf)
     write_aside(file, buf.getvalue())
 
+# %% ../nbs/13_long_runs.ipynb #n4234a30
 def read_checkpoint(
     file:Path, # as from `save_checkpoint`
 ) -> dict: # its content, on the CPU
@@ -110,7 +110,7 @@ def read_checkpoint(
 # %% ../nbs/13_long_runs.ipynb #bfea5922
 class Checkpoint(Callback):
     """Saves the state of a training after its epochs; given a saved one, skips the epochs that were done and goes on
-    from there. The time that it takes is not the training's. For `fit`, `fit_linear` and `progressive_fit`."""
+    from there. The time that it takes is not the training's. For `fit` and `progressive_fit`."""
     order = RecordRun.order + 1
     def __init__(self,
         save, # function of a dict with the keys of `learner_state` and `history`
@@ -132,7 +132,6 @@ class Checkpoint(Callback):
         else:
             record.record.history[-1] = dict(self.done[self.n-1])
             if self.n == len(self.done): self._go_on(record)
-
 
 # %% ../nbs/13_long_runs.ipynb #n1887550
 @patch
@@ -156,7 +155,6 @@ def _go_on(self:Checkpoint, record):
     load_learner_state(self.learn, self.state)
     record.start = time.perf_counter() - self.done[-1]['seconds']
 
-
 # %% ../nbs/13_long_runs.ipynb #5ca060ca
 class StopAtNaN(Callback):
     "Stops a training when its loss is no finite number any more. Raises Diverged, which says where it began."
@@ -173,23 +171,20 @@ class StopAtNaN(Callback):
         raise Diverged(f'the loss is {new[bad[0]].item()} at step {step} of {self.n_iter} '
                        f'in epoch {self.epoch+1}: try a smaller lr')
 
-
 # %% ../nbs/13_long_runs.ipynb #7fbb26d7
 class TensorBoard(Callback):
-    """Writes for TensorBoard, after each step, the training loss and the learning rate, after each epoch all of its
-    record, and of each epoch the first 16 training images as the network sees them. Of a resumed training it writes
-    the new epochs."""
+    """Writes for TensorBoard: after each step the training loss and the learning rate, after each epoch its record, and
+    the first 16 training images as the network sees them. Of a resumed training it writes the new epochs."""
     order = RecordRun.order + .5 # what `Checkpoint` has saved is written here, too
+    run_valid = False
     def __init__(self,
         folder:Path, # for its files, made if need be
     ): self.folder, self.past, self.writer = folder, 0, None
     def after_batch(self):
-        if not self.training: return
         step = self.past + self.iter + 1
         if self.writer is None:
             from torch.utils.tensorboard import SummaryWriter
-            # what a killed run wrote after this step does not count
-            self.writer = SummaryWriter(self.folder, purge_step=step)
+            self.writer = SummaryWriter(self.folder, purge_step=step) # of a killed run, what comes later does not count
         self.writer.add_scalar('loss/step', self.loss, step)
         self.writer.add_scalar('lr', self.opt.hypers[-1]['lr'], step)
         if self.iter == 0:

@@ -73,10 +73,10 @@ def at_size(
     res = make(dls.path, files=[*dls.train.items, *dls.valid.items], **new).to(dls.device)
     for a,b in zip(dls.loaders, res.loaders): # what was added to a loader after it was made is carried over
         for before,after in ((getattr(a, o), getattr(b, o)) for o in ('after_item', 'before_batch', 'after_batch')):
-            made = Counter(map(type, after.fs))
+            made = [type(o) for o in after.fs]
             for o in before.fs:
-                made[type(o)] -= 1
-                if made[type(o)] < 0: after.add(o)
+                if type(o) in made: made.remove(type(o))
+                else: after.add(o)
     return res
 
 # %% ../nbs/03_progressive_resizing.ipynb #fd6b09b0

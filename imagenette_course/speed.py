@@ -49,6 +49,7 @@ def _crop_each(x, boxes, size):
     crops = (x[i:i+1, :, t:t+h, l:l+w] for i,(t,l,h,w) in enumerate(boxes.tolist()))
     return torch.cat([F.interpolate(o, size=(size, size), mode='bilinear', antialias=True) for o in crops])
 
+# %% ../nbs/11_iteration_speed.ipynb #nb6cec6d
 def crop_resize(
     x:torch.Tensor, # uint8 (n, c, side, side)
     boxes:torch.Tensor, # int64 (n, 4): top, left, height, width of each crop, pixels
@@ -74,6 +75,7 @@ def random_boxes(
     top,left = torch.where(none, .5, draw(0, 1, 2, len(ratio)))
     return torch.stack([top*(1-h), left*(1-w), h, w], 1)
 
+# %% ../nbs/11_iteration_speed.ipynb #n6f1e0be
 def centre_boxes(
     ratio:torch.Tensor, # (n,) width/height of the images
 ) -> torch.Tensor: # float (n, 4): top, left, height, width, each in 0..1 of the image
@@ -124,6 +126,7 @@ class Normalized(Normalize):
     "A `Normalize` for batches that the loader has normalized: it decodes, and keeps the statistics."
     def encodes(self, x:TensorImage): return x
 
+# %% ../nbs/11_iteration_speed.ipynb #na91e2f2
 class Views:
     "Makes views of stored squares: random ones for training, the middle for validation."
     def __init__(self,
@@ -195,6 +198,15 @@ def _read_ahead(dl, batches):
         for (idxs,now),_ in pairwise(chain(todo, [None])): # the next one is submitted already
             yield idxs, *(o.to(device, non_blocking=True) for o in now.result())
 
+# %% ../nbs/11_iteration_speed.ipynb #n80270f3
+def _loaders(data, path, bs, stats, store, views):
+    "Batches of `datasets`; training views are crops in true proportions, mirrored or not, in changed colours."
+    tfms,device = [] if stats is None else [Normalized.from_stats(*stats)],default_device()
+    make = partial(CachedDL, store=store, views=views, bs=bs, device=device, after_item=ToTensor, after_batch=tfms)
+    dls = DataLoaders(make(data.train, shuffle=True, drop_last=True), make(data.valid), path=Path(path), device=device)
+    dls.views = views # for images that grow
+    return dls
+
 # %% ../nbs/11_iteration_speed.ipynb #b7789326
 def cached_dls(
     path:Path, # folder that holds `train/` and `val/`, as from `imagenette`
@@ -206,36 +218,31 @@ def cached_dls(
     noise:int=0, # percent of wrong training labels: 0, 1, 5, 25 or 50
     workers:int=None, # threads that decode when the store is made; None: one for each core
     min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
-    max_gb:float=20, # the largest store that may be made, in 10^9 bytes
     holdout:bool=False, # validate on a tenth of the training images, as `get_dls` does
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
     """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them,
-    later ones open the store. Training views are random crops in true proportions, mirrored or not, in changed light,
-    contrast and saturation. Raises BadInput, FileNotFoundError or OSError for what can't work."""
-    check_range('min_scale', min_scale, .01, 1, float); check_range('max_gb', max_gb, 1e-9, 1e6, float)
+    later ones open the store. Raises BadInput, FileNotFoundError or OSError for what can't work."""
+    check_range('min_scale', min_scale, .01, 1, float); check_range('workers', ifnone(workers, 0), 0)
     check_range('bs', bs, 1); check_range('size', size, 8, 2048); check_stats(stats)
-    if workers is not None: check_range('workers', workers, 0)
     presize = check_range('presize', ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8)), size)
-    data,device = datasets(path, files, noise, holdout),default_device()
+    data = datasets(path, files, noise, holdout)
     if bs > len(data.train): raise BadInput(f'bs={bs}: use the number of training images, {len(data.train)}, or less')
-    store = PixelStore([*data.train.items, *data.valid.items], path, presize, workers, max_gb)
-    views,tfms = Views(size, stats, min_scale),[] if stats is None else [Normalized.from_stats(*stats)]
-    make = partial(CachedDL, store=store, views=views, bs=bs, device=device, after_item=ToTensor, after_batch=tfms)
-    dls = DataLoaders(make(data.train, shuffle=True, drop_last=True), make(data.valid), path=Path(path), device=device)
+    store = PixelStore([*data.train.items, *data.valid.items], path, presize, workers)
+    dls = _loaders(data, path, bs, stats, store, Views(size, stats, min_scale))
     dls.settings = dict(bs=bs, size=size, stats=stats, presize=presize, noise=noise, workers=workers,
-                        min_scale=min_scale, max_gb=max_gb, **(dict(holdout=True) if holdout else {}))
-    dls.make, dls.antialias, dls.views = cached_dls, True, views # for `at_size`, `save_model`, and images that grow
+                        min_scale=min_scale, holdout=holdout)
+    dls.make, dls.antialias = cached_dls, True # for `at_size` and `save_model`
     return dls
 
 # %% ../nbs/11_iteration_speed.ipynb #682da45b
 def fast_settings(
     device, # where the training runs
-) -> AttrDict: # bf16, channels_last, fused, compile: True or False
+) -> AttrDict: # bf16, channels_last, fused: True or False
     "What makes a training step quicker on a device."
     kind = torch.device(device).type
     if kind == 'cuda': bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else: bf16 = kind == 'cpu' and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return AttrDict(bf16=bf16, channels_last=kind in ('cpu', 'cuda'), fused=kind in ('cpu', 'cuda'), compile=False)
+    return AttrDict(bf16=bf16, channels_last=kind in ('cpu', 'cuda'), fused=kind in ('cpu', 'cuda'))
 
 # %% ../nbs/11_iteration_speed.ipynb #b9b009d8
 def _bf16_forward(x, model):
@@ -255,26 +262,21 @@ def use_bf16(
     model.register_forward_pre_hook(_pass_itself, with_kwargs=True) # a replica has the same `forward`, other weights
     return model
 
-
 # %% ../nbs/11_iteration_speed.ipynb #275f0f2c
+@delegates(get_learner)
 def fast_learner(
     dls:DataLoaders, # as from `cached_dls` or `get_dls`
     arch=xresnet50, # function that makes a network, with a parameter `n_out`
     loss_func=None, # of logits (n, c) and labels (n,); None: cross entropy
     cbs=None, # callbacks
-    metrics=None, # further metrics, beside accuracy
-    seed:int=42, # of the first weights, and later of `fit`'s batches and augmentation
-    use:dict=None, # which of the four to use, None: `fast_settings` for the device
-    **kwargs # for fastai's `Learner`
+    use:dict=None, # which of the three to use, None: `fast_settings` for the device
+    **kwargs # for `get_learner`
 ) -> Learner: # with a fresh network and the metric accuracy
     "`get_learner` with AdamW and a quicker training step, as `fast_settings` has it for the device."
     use = AttrDict(ifnone(use, fast_settings(dls.device)))
-    kwargs.setdefault('opt_func', partial(OptimWrapper, opt=torch.optim.AdamW,
-                                          **(dict(fused=True) if use.fused else {})))
-    learn = get_learner(dls, arch, loss_func, L(cbs) + ([ChannelsLast()] if use.channels_last else []), metrics, seed,
-                        **kwargs)
+    adamw = partial(OptimWrapper, opt=torch.optim.AdamW, fused=use.fused or None)
+    cbs = L(cbs) + L(ChannelsLast() if use.channels_last else None)
+    learn = get_learner(dls, arch, loss_func, cbs, **{'opt_func': adamw, **kwargs})
     learn.use = dict(use) # for the run's record
     if use.bf16: use_bf16(learn.model)
-    if use.compile:
-        for m in learn.model.children(): m.compile()
     return learn

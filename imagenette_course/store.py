@@ -46,12 +46,12 @@ def _numbered(device): return torch.empty(0, device=device).device # 'cuda' is '
 
 def _checksum(npy, sizes): return zlib.crc32(np.memmap(npy, mode='r'), zlib.crc32(json.dumps(sizes).encode()))
 
-def _check_room(file, need, max_gb):
-    "Raises OSError when the store is larger than it may be, or than the disk has room for."
+def _check_room(file, need):
+    "Raises OSError when the disk has no room for the store."
     free = shutil.disk_usage(file.parent).free
-    for gb,why in ((max_gb, f'more than max_gb={max_gb}: raise it'), (free/1e9, f'{free/1e9:.2f} are free: make room')):
-        if need > gb*1e9: raise OSError(f'the decoded images need {need/1e9:.2f} GB in {file.parent}, {why}, '
-                                        'or choose a smaller presize or fewer files')
+    if need > free:
+        raise OSError(f'the decoded images need {need/1e9:.2f} GB in {file.parent}, {free/1e9:.2f} are free: '
+                      'make room, or choose a smaller presize or fewer files')
 
 def _decode(row, file, npy, side, start):
     "Decodes one image to its place in a `.npy` file; gives back width and height."
@@ -61,10 +61,10 @@ def _decode(row, file, npy, side, start):
         f.write(squash(im, side))
     return im.size
 
-def _build(file, files, side, key, workers, max_gb):
+def _build(file, files, side, key, workers):
     "Makes the two files of a store, and nothing when it fails."
     file.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(file, len(files)*3*side**2, max_gb)
+    _check_room(file, len(files)*3*side**2)
     try:
         with tempfile.TemporaryDirectory(prefix=f'{file.stem}-', suffix='.partial', dir=file.parent) as aside:
             npy, facts = Path(aside)/'npy', Path(aside)/'json'
@@ -99,7 +99,6 @@ class PixelStore:
         path:Path, # folder of the dataset
         side:int, # of the stored squares, pixels
         workers:int=None, # threads that decode, None: one for each core
-        max_gb:float=20, # the largest store that may be made, in 10^9 bytes
     ):
         """Opens the store of these files in fastai's data folder, and makes it first where there is none, or one that
         is damaged or stale. Raises BadInput for an image that can't be decoded, OSError when there is no room."""
@@ -108,7 +107,7 @@ class PixelStore:
         name = self.file, json.dumps(key)
         self.content = _opened.get(name) or _read(self.file, key)
         if self.content is None:
-            _build(self.file, files, side, key, ifnone(workers, num_cpus()), max_gb)
+            _build(self.file, files, side, key, ifnone(workers, num_cpus()))
             self.content = _read(self.file, _key(files, path, side))
             if self.content is None: raise BadInput(f'files of {path} changed while they were decoded: try again')
         _opened[name] = self.content

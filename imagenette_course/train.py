@@ -16,8 +16,8 @@ from .models import load_model, save_model # after fastai, which has functions o
 from .resize import progressive_fit
 from .tta import tta
 from .speed import cached_dls, fast_learner
-from .techniques import fit_flat, muon
-from .sprint import SPRINT_NETS, GrowImages, fit_linear, sprint_opt, whitened
+from .techniques import muon
+from .sprint import SPRINT_NETS, GrowImages, sprint_opt, whitened
 from .distributed import (distributed, first_of_machine, first_speaks, from_all, is_first, join, leave, one_for_all,
                           told_to_stop)
 from .checkpoint import Checkpoint, StopAtNaN, TensorBoard, plain_values, read_checkpoint, save_checkpoint
@@ -100,8 +100,7 @@ def _fit(plan, learn, cbs):
     "Trains in one stage or several."
     if plan.stages: return progressive_fit(learn, plan.stages, name=plan.title, cbs=cbs)
     if plan.grow and plan.grow < plan.size: cbs = [*cbs, GrowImages(plan.grow)]
-    how = dict(cycle=fit, flat=fit_flat, linear=fit_linear)[plan.schedule]
-    return how(learn, plan.epochs, plan.lr, name=plan.title, cbs=cbs)
+    return fit(learn, plan.epochs, plan.lr, name=plan.title, cbs=cbs, schedule=plan.schedule)
 
 def _tta_accuracy(learn, n):
     "The accuracy on the validation set over `n` views, and the seconds it took."

@@ -101,6 +101,12 @@ def test_one_line_an_epoch(dls, capsys):
 def test_fit_arguments(dls, args, words):
     with pytest.raises(BadInput, match=words): fit(get_learner(dls, Pool), *args)
 
+def test_schedules(dls):
+    learn = get_learner(dls, Pool)
+    run = fit(learn, 1, 1e-2, schedule='constant')
+    assert run.settings['schedule'] == 'constant' and set(learn.recorder.lrs) == {1e-2}
+    with pytest.raises(BadInput, match="schedule='step': it must be 'cycle' or 'flat' or"): fit(learn, 1, 1e-2, schedule='step')
+
 def test_a_step_reads_nothing_back(tiny, monkeypatch):
     "Ten steps and ten batches of validation read as often as two."
     reads = []

@@ -78,12 +78,11 @@ def test_two_processes_at_once(tmp_path):
     assert [o.name for o in tmp_path.iterdir()] == ['both']
 
 def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path, monkeypatch):
-    draw = dataset._draw_sample
     def draw_and_lose(*args):
-        draw(*args)
-        monkeypatch.setattr(dataset, '_draw_sample', draw)
+        monkeypatch.setattr(dataset, 'draw_scene', draw_scene)
         make_sample(tmp_path/'a', 1, 1)
-    monkeypatch.setattr(dataset, '_draw_sample', draw_and_lose)
+        return draw_scene(*args)
+    monkeypatch.setattr(dataset, 'draw_scene', draw_and_lose)
     assert make_sample(tmp_path/'a', 1, 1) == tmp_path/'a'
     assert [o.name for o in tmp_path.iterdir()] == ['a']
 
@@ -378,7 +377,7 @@ def test_labels_can_be_sent_to_processes(sample):
         assert pickle.loads(pickle.dumps(folder_label))(f) == CLASSES[f.parent.name]
 
 def test_the_loaders_know_their_settings(tiny):
-    assert get_dls(tiny, 8, 32, workers=0).settings == dict(bs=8, size=32, stats=imagenet_stats, presize=64, noise=0, workers=0)
+    assert get_dls(tiny, 8, 32, workers=0).settings == dict(bs=8, size=32, stats=imagenet_stats, presize=64, noise=0, workers=0, holdout=False)
 
 @pytest.mark.parametrize('kwargs,words', [
     (dict(bs=0), 'bs=0'), (dict(bs=41), 'bs=41: use the number of training images, 40'), (dict(size=7), 'size=7.*between 8 and 2048'),

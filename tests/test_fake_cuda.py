@@ -97,10 +97,6 @@ def losses(d, how, *reductions):
     each = itertools.product((None, d(10)), reductions, (d.y, d(4, 10)))
     return [how(d, Smooth(weight=w, reduction=r), y) for w,r,y in each]
 
-def averaged(a): ema_step(a, [torch.zeros_like(o) for o in a], .9); return a
-def exchanged(net):
-    exchange(net, {k: torch.zeros_like(v) for k,v in float_tensors(net).items()})
-    return net.state_dict()
 def calibrated(d):
     "It reads once, to see that they are probabilities."
     with pytest.MonkeyPatch.context() as m:
@@ -122,8 +118,7 @@ FLOATS = dict(
     loss=lambda d: losses(d, lambda d,f,y: f(d(4, 10), y), 'mean', 'sum', 'none'),
     gradient=lambda d: losses(d, gradient, 'mean', 'sum'),
     calibration_error=calibrated, erase=lambda d: erase(d.x, d.boxes, d.x),
-    as_matrix=lambda d: as_matrix(d(8, 3, 2, 2)), ema_step=lambda d: averaged([d.x, d(3)]),
-    exchange=lambda d: exchanged(d.made(nn.BatchNorm2d, num_features=3)), BlurPool=lambda d: d.made(BlurPool)(d.x),
+    as_matrix=lambda d: as_matrix(d(8, 3, 2, 2)), BlurPool=lambda d: d.made(BlurPool)(d.x),
     boxes=lambda d: [o(d(4) + .5) for o in (random_boxes, centre_boxes)],
     recolour=lambda d: recolour(d.x, *colour_matrices(4, device=d.device), *torch.ones(2, 3, device=d.device)),
     whitening_filters=lambda d: whitening_filters(d.x),

@@ -161,7 +161,7 @@ def test_momentum_is_put_back(dls):
     learn = get_learner(dls, small, opt_func=sprint_opt)
     fit(learn, 1, .1, show=False)
     assert learn.opt.hypers[0]['mom'] > .8
-    fit_linear(learn, 1, .1, show=False)
+    fit(learn, 1, .1, show=False, schedule='linear')
     assert learn.opt.hypers[0]['mom'] == .6
 
 def test_through_fastai():
@@ -228,7 +228,7 @@ class Sizes(Callback):
 def test_images_grow_and_validation_with_them(tiny):
     dls, sizes = cached_dls(tiny, 20, 64), Sizes()
     learn = get_learner(dls, small)
-    fit_linear(learn, 3, .1, cbs=[GrowImages(32), sizes], show=False)
+    fit(learn, 3, .1, cbs=[GrowImages(32), sizes], show=False, schedule='linear')
     assert list(dict.fromkeys(sizes.seen)) == [(True, 32), (False, 32), (True, 48), (False, 48), (True, 64), (False, 64)]
     assert dls.train.one_batch()[0].shape[-1] == dls.valid.one_batch()[0].shape[-1] == 64
 
@@ -249,14 +249,14 @@ def test_predictions_after_a_stop_are_of_full_size(tiny, tmp_path):
 def test_one_step_is_a_step(tiny):
     learn = sprint_learner(cached_dls(tiny, 40, 32), arch=sprintnet_small)
     before = learn.model.head.weight.clone()
-    fit_linear(learn, 1, .1, show=False)
+    fit(learn, 1, .1, show=False, schedule='linear')
     assert not torch.equal(before, learn.model.head.weight.cpu())
 
 def test_a_stopped_fit_leaves_full_images(tiny):
     class Stop(Sizes):
         def after_epoch(self): raise KeyboardInterrupt
     dls = cached_dls(tiny, 20, 64)
-    with pytest.raises(KeyboardInterrupt): fit_linear(get_learner(dls, small), 3, .1, cbs=[GrowImages(32), Stop()], show=False)
+    with pytest.raises(KeyboardInterrupt): fit(get_learner(dls, small), 3, .1, cbs=[GrowImages(32), Stop()], show=False, schedule='linear')
     assert dls.train.one_batch()[0].shape[-1] == 64
 
 def test_images_that_can_not_grow(tiny):
@@ -267,7 +267,7 @@ def test_images_that_can_not_grow(tiny):
 
 def test_the_rate_rises_and_falls(dls):
     learn = get_learner(dls, small, opt_func=sprint_opt)
-    run = fit_linear(learn, 10, .2, show=False)
+    run = fit(learn, 10, .2, show=False, schedule='linear')
     lr = np.array(learn.recorder.hps['lr'])
     want = np.interp(np.arange(50)/50, [0, .2, 1], [0, .2, 0])
     assert np.allclose(lr, want, atol=1e-6) and run.settings['schedule'] == 'linear'
@@ -313,7 +313,7 @@ def test_one_or_two_classes_of_any_kind_of_image(tmp_path):
 @pytest.mark.parametrize('cb', [lambda: [MixUp(.4), EMA(.9)], lambda: [CutMix(), ProgressiveResize(24, 32, step=8)]], ids=['mixup', 'cutmix'])
 def test_techniques(dls, cb):
     learn = sprint_learner(dls, cbs=cb())
-    run = fit_linear(learn, 2, .1, show=False)
+    run = fit(learn, 2, .1, show=False, schedule='linear')
     assert len(run.history) == 2 and all(math.isfinite(o['train_loss']) for o in run.history)
     preds,_ = tta(learn, n=2)
     assert preds.shape == (20, 10) and torch.allclose(preds.sum(1), torch.ones(20), atol=1e-3)
@@ -326,18 +326,18 @@ def test_stages(tiny):
 
 def test_saved_and_asked(dls, tmp_path):
     "The file gives the network back; the command's function answers with it."
-    learn = sprint_learner(dls)
-    fit_linear(learn, 1, .1, show=False)
+    learn = sprint_learner(dls, use=dict(bf16=False, channels_last=True, fused=True)) # float32, as the loaded one
+    fit(learn, 1, .1, show=False, schedule='linear')
     save_model(learn, tmp_path/'m.safetensors')
     model = load_model(tmp_path/'m.safetensors')
     x = dls.valid.one_batch()[0].as_subclass(torch.Tensor)
-    learn.model.eval(); vars(learn.model).pop('forward', None) # float32, as the loaded one
+    learn.model.eval()
     with torch.no_grad(): assert torch.allclose(model.model(x), learn.model(x), atol=1e-6)
     rows = predict_files(model, dls.valid.items[:3])
     assert all(sum(o['probabilities'].values()) == pytest.approx(1, abs=1e-4) for o in rows)
 
 def test_compiled(dls):
-    learn = sprint_learner(dls, use=dict(bf16=False, channels_last=True, fused=True, compile=False))
+    learn = sprint_learner(dls, use=dict(bf16=False, channels_last=True, fused=True))
     x = dls.valid.one_batch()[0].as_subclass(torch.Tensor)
     learn.model.eval()
     want = learn.model(x)

@@ -154,7 +154,7 @@ def spied(monkeypatch, tiny, tmp_path, **options):
     "The learner and the loaders that `train` makes for these options."
     got, options = {}, dict(arch='xresnet18') | options
     def no_fit(learn, *args, **kwargs): got['learn'], learn.spied_name = learn, kwargs['name']; raise BadInput('seen')
-    for o in ('fit', 'fit_flat', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
+    for o in ('fit', 'progressive_fit'): monkeypatch.setattr(train_module, o, no_fit)
     with pytest.raises(BadInput, match='seen'): train(data=tiny, out=tmp_path/'a', force=True, size=None if 'progressive' in options else 32, bs=8, workers=0, **options)
     return got['learn']
 
@@ -534,14 +534,14 @@ def test_the_disk_is_full(tiny, tmp_path):
 
 def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit_linear', stop)
+    monkeypatch.setattr(train_module, 'fit', stop)
     with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
     assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
 
 def test_ctrl_c_of_a_forced_run_says_nothing_of_the_old_one(result, tiny, tmp_path, monkeypatch, capsys):
     (tmp_path/'history.csv').write_bytes((result[1]/'history.csv').read_bytes())
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit_linear', stop)
+    monkeypatch.setattr(train_module, 'fit', stop)
     with pytest.raises(SystemExit): imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
     assert 'stopped before an epoch was finished' in capsys.readouterr().err
 

@@ -174,7 +174,7 @@ def epoch_rate(
     size:int=128, # side of the training images, pixels
     arch:str='xresnet18', # network
     book:bool=False, # the chapter's pipeline and step
-    workers:int=None, # processes that read files for `book`, None: see `default_workers`
+    workers:int=None, # processes that read files for `book`, None: as `get_dls` does
 ) -> dict: # what, size, images, rate (training images a second of the whole epoch), seconds, gb (10^9 bytes, the peak)
     "One epoch by the command `imagenette_train`. Raises BadInput with its message when it fails."
     options = dict(data=path, subset=k, bs=bs, size=size, arch=arch, epochs=1, workers=workers if book else None)
