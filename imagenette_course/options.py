@@ -2,10 +2,9 @@
 
 Both are frozen: nothing changes them after they were made. `parse` reads a command line, `resolve` makes the plan."""
 
-__all__ = ['Options', 'Plan', 'parse', 'read_config', 'mixers', 'network', 'resolve']
+__all__ = ['Options', 'Plan', 'check_names', 'parse', 'network', 'resolve']
 
 import re, tomllib
-from argparse import Namespace
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from importlib.util import find_spec
@@ -27,10 +26,17 @@ LIMITS = dict(size=(8, 2048), bs=(2, None), epochs=(1, None), lr=(1e-8, 10, floa
               workers=(0, None), subset=(1, None), crop=(.01, 1, float), grow=(0, 2048), tta=(0, None))
 TECHNIQUES = dict(mixup=MixUp, cutmix=CutMix, resizemix=lambda _: ResizeMix(), smooth=LabelSmoothingCrossEntropy,
                   ema=EMA, erase=RandomErasing) # what each option makes of its value
-OPTS = dict(adamw='cycle', ranger='flat', muon='cycle', sprint='linear') # and the schedule that each is used with
-RATES = dict(adamw=3e-3, ranger=3e-3, muon=3e-3, sprint=.17) # for an optimizer that is not the recipe's
+OPTS = dict(adamw=('cycle', 3e-3), ranger=('flat', 3e-3), muon=('cycle', 3e-3),
+            sprint=('linear', .17)) # the schedule that each is used with, and a rate where it is not the recipe's
 CHOICES = dict(arch=ARCHS, opt=OPTS, schedule=('cycle', 'flat', 'linear'), noise=NOISE)
 PLAIN = dict(opt='adamw', smooth=None, crop=.75, grow=None) # beside `baseline_recipe`
+NOT_BOTH = [('epochs', 'progressive', '--progressive names epochs and sizes'),
+            ('size', 'progressive', '--progressive names epochs and sizes'),
+            ('grow', 'progressive', 'both let images grow'),
+            ('schedule', 'progressive', 'each stage has a schedule of its own'),
+            ('grow', 'book', 'the chapter lets images grow in stages, with --progressive')]
+TITLE = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur', 'noise',
+         'no_normalize', 'holdout') # what the name of a run tells
 
 @dataclass(frozen=True)
 class Options:
@@ -73,91 +79,71 @@ class Options:
         "Raises BadInput for what can't work with any images."
         for o in fields(self):
             v = getattr(self, o.name)
-            if isinstance(v, np.generic): object.__setattr__(self, o.name, v.item()) # so that it can be written
-            _check_type(o.name, getattr(self, o.name), o.type, o.default)
-        for k,v in LIMITS.items():
-            if getattr(self, k) is not None: check_range(f'--{k}', getattr(self, k), *v)
-        for k,known in CHOICES.items():
-            if (v := getattr(self, k)) not in (None, *known):
-                raise BadInput(f"--{k}={v}: it must be one of {', '.join(map(str, known))}")
-        for k in TECHNIQUES:
-            try: self.made(k)
+            if v is None and o.default is None: continue
+            if isinstance(v, np.generic): v = v.item() # so that it can be written
+            object.__setattr__(self, o.name, v)
+            number = isinstance(v, int) and o.type is float # a whole one is a float, too
+            if isinstance(v, bool) != (o.type is bool) or not (number or isinstance(v, o.type)):
+                raise BadInput(f'{o.name} = {json.dumps(v, default=str)}: it must be of type {o.type.__name__}')
+            if o.name in LIMITS: check_range(f'--{o.name}', v, *LIMITS[o.name])
+            if o.name in CHOICES and v not in CHOICES[o.name]:
+                raise BadInput(f"--{o.name}={v}: it must be one of {', '.join(map(str, CHOICES[o.name]))}")
+        self.callbacks()
+        for a,b,why in NOT_BOTH:
+            if getattr(self, a) and getattr(self, b): raise BadInput(f'--{a} and --{b}: {why}; say one of them')
+        for wrong,why in [
+            (self.seed + self.runs > 2**32, f'--runs {self.runs}: the seeds would count up past {2**32-1}'),
+            (self.progressive and self.opt == 'ranger', '--opt ranger and --progressive: ranger has a schedule of its '
+             'own, flat and then a cosine; say one of them'),
+            (self.book and self.crop not in (None, PLAIN['crop']),
+             f"--crop and --book: the chapter's crops have {PLAIN['crop']} of the area or more"),
+            (self.no_whiten and self.arch not in (None, *SPRINT_NETS),
+             f"--no_whiten and --arch {self.arch}: only {', '.join(SPRINT_NETS)} can be whitened"),
+            (self.tensorboard and not find_spec('tensorboard'), '--tensorboard needs the package tensorboard: '
+             'pip install tensorboard, or uv run --extra tensorboard')]:
+            if wrong: raise BadInput(why)
+
+    def callbacks(self):
+        "Fresh callbacks of the techniques; of several that mix images, one that takes turns. Raises BadInput."
+        made = {}
+        for k,make in TECHNIQUES.items():
+            if (v := getattr(self, k)) is None or v is False: continue
+            try: made[k] = make(v)
             except BadInput as e: raise BadInput(f'--{k}: {e}') from e
-        mixers(self)
-        self._check_pairs()
-        if self.tensorboard and not find_spec('tensorboard'):
-            raise BadInput('--tensorboard needs the package tensorboard: pip install tensorboard, '
-                           'or uv run --extra tensorboard')
-
-    def _check_pairs(self):
-        "Raises BadInput for two options that say the same, or exclude each other."
-        if self.seed + self.runs > 2**32: raise BadInput(f'--runs {self.runs}: the seeds would count up past {2**32-1}')
-        why = dict(epochs='--progressive names epochs and sizes', size='--progressive names epochs and sizes',
-                   grow='both let images grow', schedule='each stage has a schedule of its own')
-        if self.progressive is not None:
-            for k,v in why.items():
-                if getattr(self, k): raise BadInput(f'--{k} and --progressive: {v}; say one of them')
-            if self.opt == 'ranger':
-                raise BadInput('--opt ranger and --progressive: ranger has a schedule of its own, flat and then a '
-                               'cosine; say one of them')
-        if self.book and self.grow:
-            raise BadInput('--grow and --book: the chapter lets images grow in stages, with --progressive')
-        if self.book and self.crop not in (None, PLAIN['crop']):
-            raise BadInput(f"--crop and --book: the chapter's crops have {PLAIN['crop']} of the area or more")
-        if self.no_whiten and self.arch not in (None, *SPRINT_NETS):
-            raise BadInput(f"--no_whiten and --arch {self.arch}: only {', '.join(SPRINT_NETS)} can be whitened")
-
-    def made(self, *names):
-        "A list of what these of `TECHNIQUES` make, as far as they were asked for."
-        return [TECHNIQUES[k](v) for k in names if (v := getattr(self, k)) is not None and v is not False]
+        made.pop('smooth', None) # no callback, but the loss
+        mix = [made.pop(k) for k in ('mixup', 'cutmix', 'resizemix') if k in made]
+        p = [1/len(mix)]*len(mix) if mix else [1.]
+        if self.mix_p is not None:
+            try: p = [float(v) for v in self.mix_p.split(',')]
+            except ValueError: p = []
+            if not mix or len(p) != len(mix):
+                raise BadInput(f'--mix_p {self.mix_p}: it must be a number for each of --mixup, --cutmix and '
+                               f'--resizemix that is given, with commas between; {len(mix)} of them are')
+        try: return [*made.values(), *(mix if p == [1.] else [RandomMix(mix, p)])]
+        except BadInput as e: raise BadInput(f'--mix_p {self.mix_p}: {e}') from e
 
     def given(self):
         "A dict of the options that are not what they are by default."
         return {k: v for k,v in asdict(self).items() if v != getattr(Options, k)}
 
-def _check_type(name, value, kind, default):
-    "Raises BadInput for a value of another type; a whole number is a float, too."
-    if value is None and default is None: return
-    if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
-        raise BadInput(f'{name} = {json.dumps(value, default=str)}: it must be of type {kind.__name__}')
-
-def mixers(
-    o:Options, # what was asked for
-) -> list: # of one callback, or none without an option that mixes
-    "A callback that mixes, or several that take turns. Raises BadInput for a wrong --mix_p."
-    each = o.made('mixup', 'cutmix', 'resizemix')
-    if o.mix_p is None: p = [1/len(each)]*len(each) if each else []
-    else:
-        try: p = [float(v) for v in o.mix_p.split(',')]
-        except ValueError: p = []
-        if not each or len(p) != len(each):
-            raise BadInput(f'--mix_p {o.mix_p}: it must be a number for each of --mixup, --cutmix and --resizemix that '
-                           f'is given, with commas between; {len(each)} of them are')
-    try: return each if p == [1.] else [RandomMix(each, p)] if each else []
-    except BadInput as e: raise BadInput(f'--mix_p {o.mix_p}: {e}') from e
-
 # ---- from a command line and from a file
-
-def read_config(
-    file:Path, # TOML; or the summary.json of an earlier run
-) -> dict: # options by name
-    "The options in a file. Raises BadInput for what can't be read as such; OSError when it can't be opened."
-    text,kind = Path(file).read_bytes(), 'JSON' if Path(file).suffix == '.json' else 'TOML'
-    try: found = json.loads(text)['options'] if kind == 'JSON' else tomllib.loads(text.decode())
-    except (ValueError, KeyError, TypeError) as e: raise BadInput(f'{file} is not {kind} with options: {e}') from e
-    if not isinstance(found, dict): raise BadInput(f'{file} is not {kind} with options')
-    try: check_names(found)
-    except BadInput as e: raise BadInput(f'{file}: {e}') from e
-    return found
 
 def check_names(
     options:dict, # value by name
 ):
-    "Raises BadInput for an option that there is not, or a value of another type."
-    known = {o.name: o for o in fields(Options)}
-    for k,v in options.items():
+    "Raises BadInput for an option that there is not."
+    known = [o.name for o in fields(Options)]
+    for k in options:
         if k not in known: raise BadInput(f"there is no option {k}; there are {', '.join(known)}")
-        _check_type(k, v, known[k].type, known[k].default)
+
+def _read_config(file):
+    "The options in a TOML file, or in the summary.json of an earlier run. Raises BadInput or OSError."
+    data,kind = file.read_bytes(), 'JSON' if file.suffix == '.json' else 'TOML'
+    try:
+        found = dict(json.loads(data)['options'] if kind == 'JSON' else tomllib.loads(data.decode()))
+        check_names(found)
+    except (ValueError, KeyError, TypeError) as e: raise BadInput(f'{file} is not {kind} with options: {e}') from e
+    return found
 
 def parse(
     argv:list, # of words, without the command
@@ -166,15 +152,14 @@ def parse(
     parser = anno_parser(Options, prog='imagenette_train')
     parser.add_argument('--config', help='TOML file of options, or summary.json of an earlier run')
     parser.add_argument('--resume', help='folder of a run that was stopped: go on with it')
+    unset = object() # an option that holds it afterwards was not given
+    parser.set_defaults(**dict.fromkeys((o.name for o in fields(Options)), unset))
     old,new = ('_', '-') if '--skip-bad' in parser.format_help() else ('-', '_') # fastcore 2 and 1
     argv = [re.sub('^--[a-z_-]+', lambda m: '--' + m[0][2:].replace(old, new), o) for o in argv]
-    unset = object() # an option that holds it afterwards was not given
-    names = [*(o.name for o in fields(Options)), 'config', 'resume']
-    args = vars(parser.parse_args(argv, Namespace(**dict.fromkeys(names, unset))))
-    given = {k: args[k] for k in names if args[k] is not unset}
-    config,resume = given.pop('config', None), given.pop('resume', None)
-    if config is not None: given = {**read_config(config), **given}
-    return given, resume
+    args = vars(parser.parse_args(argv))
+    given = {o.name: args[o.name] for o in fields(Options) if args[o.name] is not unset}
+    if args['config'] is not None: given = {**_read_config(Path(args['config'])), **given}
+    return given, args['resume']
 
 # ---- with these images
 
@@ -185,7 +170,6 @@ class Plan:
     path:Path # folder with `train/` and `val/`
     files:list = field(repr=False) # image files, Paths
     left_out:int # unreadable images
-    n_train:int # training images
     title:str # network and techniques in words
     arch:str # network
     size:int # side of the images in the end, pixels
@@ -228,25 +212,12 @@ def _usual(o, path, n_train):
     "What suits the data where the options say nothing: the sprint, or chapter 01 with `--book` and other networks."
     r = {**baseline_recipe(path), **PLAIN} if o.book or o.arch not in (None, *SPRINT_NETS) else recipe(path)
     opt = ifnone(o.opt, r['opt'])
-    r = dict(r, arch=r['arch'].__name__, lr=r['lr'] if opt == r['opt'] else RATES[opt], schedule=OPTS[opt])
+    schedule,lr = OPTS[opt]
+    r = dict(r, arch=r['arch'].__name__, lr=r['lr'] if opt == r['opt'] else lr, schedule=schedule)
     if o.progressive: r['schedule'] = r['grow'] = None
     elif r['grow']: r['grow'] = min(r['grow'], ifnone(o.size, r['size']))
     bs = min(r['bs'], n_train)
     return dict(r, bs=bs - bs % max(1, num_distrib()))
-
-def _check_batch(bs, n_train, name):
-    "Raises BadInput for a batch that is too large, or can't be shared; batch normalization needs two images in each."
-    n = max(1, num_distrib())
-    check_range(name, bs, 2, n_train)
-    if bs % n or bs < 2*n:
-        raise BadInput(f'{bs} images a batch can not be shared by {n} processes: '
-                       f'it must be a multiple of {n}, and {2*n} or more')
-
-def _title(o, arch, usual):
-    told = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur',
-            'noise', 'no_normalize', 'holdout')
-    other = {k: v for k in told if (v := getattr(o, k)) not in (None, False) and v != usual.get(k, 0)}
-    return ', '.join([arch, *(k if v is True else f'{k} {v}' for k,v in other.items())])
 
 def resolve(
     o:Options, # what was asked for
@@ -263,11 +234,18 @@ def resolve(
     if settings is not None:
         s,stages = dict(settings),[Stage(*o) for o in settings['stages'] or []] or None
         del s['stages']
+    n = max(1, num_distrib())
     for bs in [o.bs for o in stages] if stages else [s['bs']]:
-        _check_batch(bs, n_train, f'--progressive {o.progressive}: bs' if stages else '--bs')
+        check_range(f'--progressive {o.progressive}: bs' if stages else '--bs', bs, 2, n_train)
+        if bs % n or bs < 2*n: # batch normalization needs two images in each share
+            raise BadInput(f'{bs} images a batch can not be shared by {n} processes: '
+                           f'it must be a multiple of {n}, and {2*n} or more')
     if s['grow']: check_range('--grow', s['grow'], LIMITS['size'][0], s['size'])
+    if s['grow'] == s['size']: s['grow'] = None
     begin = stages[0].size if stages else s['grow'] or s['size']
     if begin < (low := _smallest(s['arch'], o.blur)):
         raise BadInput(f"{begin} px are too small: {s['arch']} needs images of {low} px or more")
     if o.noise: NoisyLabel(path, o.noise) # whether there is a table of wrong labels
-    return Plan(o, path, files, left_out, n_train, _title(o, s['arch'], usual), stages=stages, **s)
+    told = {k: v for k in TITLE if (v := getattr(o, k)) not in (None, False) and v != usual.get(k, 0)}
+    title = ', '.join([s['arch'], *(k if v is True else f'{k} {v}' for k,v in told.items())])
+    return Plan(o, path, files, left_out, title, stages=stages, **s)

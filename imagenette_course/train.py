@@ -2,12 +2,11 @@
 
 `options.py` says what can be asked for. Here it is trained, saved after each epoch, and written."""
 
-__all__ = ['loaders', 'make_learner', 'history_csv', 'peak_memory', 'train', 'imagenette_train', 'trained_learner',
-           'main']
+__all__ = ['loaders', 'make_learner', 'peak_memory', 'train', 'imagenette_train', 'trained_learner', 'main']
 
 import gc, hashlib, io, itertools, time
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from .core import BadInput, Diverged, OutOfMemory, Stopped, in_one_line, one_line, png, show_version, write_aside
 from .dataset import get_dls, imagenette, is_sample
 from .baseline import Run, compare, confusion, fit, get_learner, plot_confusion, plot_history, versions
@@ -15,13 +14,14 @@ from fastai.vision.all import *
 from .models import load_model, save_model # after fastai, which has functions of these names
 from .resize import progressive_fit
 from .tta import tta
+from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner
 from .techniques import muon
 from .sprint import SPRINT_NETS, GrowImages, sprint_opt, whitened
 from .distributed import (distributed, first_of_machine, first_speaks, from_all, is_first, join, leave, one_for_all,
                           told_to_stop)
 from .checkpoint import Checkpoint, StopAtNaN, TensorBoard, plain_values, read_checkpoint, save_checkpoint
-from .options import Options, Plan, check_names, mixers, network, parse, resolve
+from .options import Options, Plan, check_names, network, parse, resolve
 
 RESULTS = (r'summary\.json|checkpoint\.pt|history\.csv|loss\.png|confusion\.png|model(-seed\d+)?\.safetensors')
 SAVE_SECONDS = 30 # between two checkpoints at least; a training that is stopped, and not killed, saves its last epoch
@@ -40,33 +40,18 @@ def _check_out(out, force):
 
 def _new_folder(out):
     "The folder for the results, made: `out`, or a new one; what another run saved to be resumed is gone."
-    if out is None:
-        stem = Path('runs')/time.strftime('%Y-%m-%d-%H%M%S')
-        for i in itertools.count(1):
-            out = stem if i == 1 else stem.with_name(f'{stem.name}-{i}')
-            try: out.mkdir(parents=True)
-            except FileExistsError: continue # another run was there first
-            except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name an --out') from e
-            return out
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(f'{out} could not be made ({e.strerror}): name another --out') from e
-    events = out.glob('tensorboard/seed*/events.out.tfevents.*')
-    for f in (out/'checkpoint.pt', out/'summary.json', *events): f.unlink(missing_ok=True)
-    return out
+    stem = time.strftime('runs/%Y-%m-%d-%H%M%S')
+    for i in itertools.count(1):
+        folder = out or Path(stem if i == 1 else f'{stem}-{i}')
+        try: folder.mkdir(parents=True, exist_ok=folder == out)
+        except OSError as e:
+            if out is None and isinstance(e, FileExistsError): continue # another run was there first
+            raise OSError(f'{folder} could not be made ({e.strerror}): name another --out') from e
+        events = folder.glob('tensorboard/seed*/events.out.tfevents.*')
+        for f in (folder/'checkpoint.pt', folder/'summary.json', *events): f.unlink(missing_ok=True)
+        return folder
 
-def _images(plan):
-    "What tells these images from others, wherever they lie: relative names and lengths."
-    rows = [(os.path.relpath(f, plan.path), f.stat().st_size) for f in plan.files]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
-
-def history_csv(
-    runs:list, # of Run
-    planned:int, # epochs of all runs together
-) -> bytes: # CSV: seed, epoch, train_loss, valid_loss, accuracy, seconds
-    "The epochs of all runs as a table; its first line says so when some are missing."
-    rows = [dict(seed=o.seed, **row) for o in runs for row in o.history]
-    note = f'# partial: {len(rows)} of {planned} epochs\n' if len(rows) < planned else ''
-    return (note + pd.DataFrame(rows).to_csv(index=False)).encode()
+def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model-seed{seed}.safetensors'
 
 # ---- one training
 
@@ -76,9 +61,13 @@ def loaders(
     "The batches of a plan."
     o = plan.options
     stats = None if o.no_normalize else imagenet_stats
-    common = dict(files=plan.files, workers=o.workers, noise=o.noise, holdout=o.holdout)
-    return (get_dls(plan.path, plan.bs, plan.size, stats, **common) if o.book else
-            cached_dls(plan.path, plan.bs, plan.size, stats, min_scale=plan.crop, **common))
+    make = get_dls if o.book else partial(cached_dls, min_scale=plan.crop)
+    return make(plan.path, plan.bs, plan.size, stats, files=plan.files, workers=o.workers, noise=o.noise,
+                holdout=o.holdout)
+
+def _learner(plan, dls, arch, seed, **kwargs):
+    loss_func = None if plan.smooth is None else LabelSmoothingCrossEntropy(plan.smooth)
+    return (get_learner if plan.options.book else fast_learner)(dls, arch, loss_func=loss_func, seed=seed, **kwargs)
 
 def make_learner(
     plan:Plan, # as from `resolve`
@@ -86,81 +75,78 @@ def make_learner(
     seed:int, # of weights, batches and augmentation
 ) -> Learner:
     "A learner with the network, the loss, the optimizer and the callbacks of a plan."
-    o,arch = plan.options,partial(network, plan.arch, plan.options.blur)
-    opt = dict(ranger=ranger, muon=muon, sprint=sprint_opt).get(plan.opt)
-    if plan.arch in SPRINT_NETS and not o.no_whiten: arch = whitened(arch, dls)
-    loss_func = first(replace(o, smooth=plan.smooth).made('smooth'))
-    learn = (get_learner if o.book else fast_learner)(
-        dls, arch, loss_func=loss_func, cbs=o.made('erase') + mixers(o) + o.made('ema'), seed=seed,
-        **({} if opt is None else dict(opt_func=opt)))
+    arch = partial(network, plan.arch, plan.options.blur)
+    if plan.arch in SPRINT_NETS and not plan.options.no_whiten: arch = whitened(arch, dls)
+    opts = dict(ranger=ranger, muon=muon, sprint=sprint_opt)
+    own = dict(opt_func=opts[plan.opt]) if plan.opt in opts else {} # else the learner's own
+    learn = _learner(plan, dls, arch, seed, cbs=plan.options.callbacks(), **own)
     learn.arch = plan.arch # not the name of `network`
     return learn
 
-def _fit(plan, learn, cbs):
-    "Trains in one stage or several."
-    if plan.stages: return progressive_fit(learn, plan.stages, name=plan.title, cbs=cbs)
-    if plan.grow and plan.grow < plan.size: cbs = [*cbs, GrowImages(plan.grow)]
-    return fit(learn, plan.epochs, plan.lr, name=plan.title, cbs=cbs, schedule=plan.schedule)
-
-def _tta_accuracy(learn, n):
-    "The accuracy on the validation set over `n` views, and the seconds it took."
-    start = time.perf_counter()
-    preds,targs = tta(learn, n=n)
-    return (preds.argmax(1) == targs).float().mean().item(), time.perf_counter()-start
-
-def _model_name(o, seed): return 'model.safetensors' if o.runs == 1 else f'model-seed{seed}.safetensors'
-
 class Job:
     "A call of `train`: what is planned, what is finished, and where it is saved."
-    def __init__(self, plan, out, done, now, cbs, show):
-        store_attr('plan,out,done,now,cbs,show')
-        self.planned,self.images = plan.epochs*plan.options.runs,_images(plan)
-        self.runs = [Run(**d['run']) for d in done]
-        self.n_saved = sum(len(o.history) for o in self.runs) + (len(now['history']) if now else 0)
+    def __init__(self, plan, out, past, cbs, show):
+        "Begins in `out`; with `past`, the content of a checkpoint, goes on there. Raises BadInput for other images."
+        self.plan,self.out,self.cbs,self.show = plan,out,cbs,show
+        o,rows = plan.options,[(os.path.relpath(f, plan.path), f.stat().st_size) for f in plan.files]
+        named = o.data is not None and Path(o.data).expanduser() != plan.path # 'sample' or '160'
+        again = dict(o.given(), data=o.data if named else str(plan.path.resolve())) # options that make this run again
+        self.fixed = plain_values(dict(
+            options={k: v for k,v in again.items() if k not in ('out', 'force')}, plan=plan.settings(),
+            images=hashlib.sha256(json.dumps(rows).encode()).hexdigest(), processes=max(1, num_distrib())))
+        self.planned,self.done,self.now = plan.epochs*o.runs,[],None
+        if past is None:
+            self.out = one_for_all(_new_folder(out) if is_first() else None)
+            self.save() # so that it can be resumed from here on
+            return
+        if past['images'] != self.fixed['images']:
+            raise BadInput(f'--resume {out}: the run was begun with other images than those in {plan.path}')
+        self.done,self.now = past['done'],past['now']
+        self.n_saved = len(self.rows(self.now))
 
-    def save(self, seed=None, now=None):
-        "Replaces history and checkpoint by finished runs, and the state of the one with this seed that goes on."
+    def rows(self, now):
+        "A dict for each epoch of the finished runs, and of the one that goes on, whose state is `now`."
+        histories = [d['run']['history'] for d in self.done] + ([] if now is None else [now['history']])
+        return [dict(seed=self.plan.options.seed + i, **row) for i,h in enumerate(histories) for row in h]
+
+    def save(self, now=None):
+        "Replaces history and checkpoint by finished runs, and the state of the one that goes on."
         if now is not None: now = dict(now, random=from_all(now['random']))
-        unfinished = [] if now is None else [replace(Run('', 0, 0., seed, ''), history=now['history'])]
-        n_saved = sum(len(o.history) for o in self.runs + unfinished)
+        rows = self.rows(now)
         if is_first():
-            save_checkpoint(self.out/'checkpoint.pt', plain_values(dict(
-                options=self.options(), plan=self.plan.settings(), images=self.images,
-                processes=max(1, num_distrib()), done=self.done, now=now)))
-            if n_saved: write_aside(self.out/'history.csv', history_csv(self.runs + unfinished, self.planned))
-        self.n_saved = n_saved
-
-    def options(self):
-        "The options that make this run again, by name."
-        o,path = self.plan.options,self.plan.path
-        named = o.data is not None and Path(o.data).expanduser() != path # 'sample' or '160'
-        return {**{k: v for k,v in o.given().items() if k not in ('out', 'force')},
-                'data': o.data if named else str(path.resolve())}
+            save_checkpoint(self.out/'checkpoint.pt', dict(self.fixed, done=plain_values(self.done), now=now))
+            note = f'# partial: {len(rows)} of {self.planned} epochs\n' if len(rows) < self.planned else ''
+            if rows: write_aside(self.out/'history.csv', (note + pd.DataFrame(rows).to_csv(index=False)).encode())
+        self.n_saved = len(rows)
 
     def train_one(self, dls, seed):
         "Trains once, writes the weights, and keeps the record, what the views gave, and the confusion matrix."
-        o = self.plan.options
+        p,o = self.plan,self.plan.options
         past,self.now = self.now and dict(self.now, random=self.now['random'][rank_distrib()]),None
         every = SAVE_SECONDS if num_distrib() < 2 else 0 # several processes have to save at the same epoch
-        cbs = [*L(self.cbs), Checkpoint(partial(self.save, seed), past, every), StopAtNaN()]
+        cbs = [*L(self.cbs), Checkpoint(self.save, past, every), StopAtNaN()]
         if o.tensorboard and is_first(): cbs.append(TensorBoard(self.out/'tensorboard'/f'seed{seed}'))
-        learn = make_learner(self.plan, dls, seed)
+        if p.grow: cbs.append(GrowImages(p.grow))
+        learn,views = make_learner(p, dls, seed),None
         if not self.show: learn.remove_cb(ProgressCallback); learn.logger = noop
         with distributed(learn):
-            run = _fit(self.plan, learn, cbs)
+            if p.stages: run = progressive_fit(learn, p.stages, name=p.title, cbs=cbs)
+            else: run = fit(learn, p.epochs, p.lr, name=p.title, cbs=cbs, schedule=p.schedule)
             if is_first(): save_model(learn, self.out/_model_name(o, seed), run.accuracy)
-            cm,views = confusion(learn),_tta_accuracy(learn, o.tta) if o.tta else None
-        self.runs.append(run)
+            cm = confusion(learn)
+            if o.tta:
+                start = time.perf_counter()
+                preds,targs = tta(learn, n=o.tta)
+                views = (preds.argmax(1) == targs).float().mean().item(), time.perf_counter()-start
         self.done.append(dict(run=asdict(run), tta=views, cm=cm.tolist()))
         self.save()
 
     def train_all(self, dls):
-        "Trains what is left of all runs; every error says what is left of them."
+        "Trains what is left of all runs."
         p,o = self.plan,self.plan.options
-        sizes = f'{p.grow} to {p.size}' if p.grow and p.grow < p.size else p.size
         share = f' by {num_distrib()} processes' if num_distrib() > 1 else ''
-        print(f'{p.title}: {sizes} px, {p.bs} images a batch{share}, {p.epochs} epochs, lr {p.lr}, seed {o.seed}',
-              flush=True)
+        print(f"{p.title}: {f'{p.grow} to ' if p.grow else ''}{p.size} px, {p.bs} images a batch{share}, "
+              f'{p.epochs} epochs, lr {p.lr}, seed {o.seed}', flush=True)
         if self.n_saved:
             print(f'goes on after {len(self.done)} finished runs '
                   f"and {len(self.now['history']) if self.now else 0} epochs of the next", flush=True)
@@ -168,23 +154,9 @@ class Job:
             if o.runs > 1: print(f'run {len(self.done)+1} of {o.runs}, seed {seed}', flush=True)
             self.train_one(dls, seed)
 
-    def stopped(self):
-        "What a stopped run leaves, in words."
-        if not self.n_saved: return f'stopped before an epoch was finished; --resume {self.out} begins it again'
-        return (f"stopped; {self.out/'history.csv'} holds {self.n_saved} of {self.planned} epochs; "
-                f'--resume {self.out} goes on')
-
-    def too_large(self):
-        "What to say of a batch that is too large."
-        p = self.plan
-        if p.stages:
-            return (f'too little memory for --progressive {p.options.progressive}: '
-                    'give its larger stages a smaller batch, as in epochs:size:bs')
-        return f'too little memory for --bs {p.bs} at {p.size} px: begin another run with a smaller --bs or --size'
-
     def run(self, dls):
         "Trains, and gives the summary; errors say in one line what is left, and how to go on."
-        full = False
+        p,full = self.plan,False
         try:
             with told_to_stop(): self.train_all(dls)
             return one_for_all(self.write(dls) if is_first() else None)
@@ -200,39 +172,49 @@ class Job:
                               f'begin another run with --workers 0; {self.stopped()}') from e
         if full:
             gc.collect() # the learner, which refers to itself, would keep the memory from the next training
-            raise OutOfMemory(f'{self.too_large()}; {self.stopped()}')
+            raise OutOfMemory('too little memory for ' + (
+                f'--progressive {p.options.progressive}: give its larger stages a smaller batch, as in epochs:size:bs'
+                if p.stages else f'--bs {p.bs} at {p.size} px: begin another run with a smaller --bs or --size'
+            ) + f'; {self.stopped()}')
 
-    def summary(self, dls):
+    def stopped(self):
+        "What a stopped run leaves, in words."
+        if not self.n_saved: return f'stopped before an epoch was finished; --resume {self.out} begins it again'
+        return (f"stopped; {self.out/'history.csv'} holds {self.n_saved} of {self.planned} epochs; "
+                f'--resume {self.out} goes on')
+
+    def summary(self, dls, runs):
         "What summary.json holds."
         p,views = self.plan,[d['tta'] for d in self.done if d['tta']]
         dataset = dict(path=str(p.path), drawn=is_sample(p.path), train=len(dls.train_ds), val=len(dls.valid_ds),
                        classes=list(dls.vocab), left_out=p.left_out)
-        return dict(**_spread('accuracy', [run.accuracy for run in self.runs]),
-                    seconds=np.mean([run.seconds for run in self.runs]).item(),
+        return dict(**_spread('accuracy', [run.accuracy for run in runs]),
+                    seconds=np.mean([run.seconds for run in runs]).item(),
                     **_spread('tta_accuracy', [a for a,_ in views]),
                     tta_seconds=np.mean([s for _,s in views]).item() if views else None,
-                    dataset=dataset, device=', '.join(dict.fromkeys(run.device for run in self.runs)),
-                    memory_gb=peak_memory()/1e9, options=self.options(), plan=p.settings(), versions=versions(),
-                    date=time.strftime('%Y-%m-%d'))
+                    dataset=dataset, device=', '.join(dict.fromkeys(run.device for run in runs)),
+                    memory_gb=peak_memory()/1e9, options=self.fixed['options'], plan=self.fixed['plan'],
+                    versions=versions(), date=time.strftime('%Y-%m-%d'))
 
     def write(self, dls):
         "Shows the table, writes summary and figures; then the checkpoint is not needed any more. Gives the summary."
-        same = [replace(run, device='', settings={}) for run in self.runs] # wherever they were resumed
-        print(compare(same).to_string(na_rep='-')) # one run has no spread
-        summary,tta = self.summary(dls),self.plan.options.tta
-        if tta:
-            print(f"with {tta} augmented views beside the plain one: {summary['tta_accuracy']:.1%}, "
+        o,runs = self.plan.options,[Run(**d['run']) for d in self.done]
+        summary = self.summary(dls, runs)
+        for run in runs: run.device,run.settings = '',{} # wherever they were resumed
+        print(compare(runs).to_string(na_rep='-')) # one run has no spread
+        if o.tta:
+            print(f"with {o.tta} augmented views beside the plain one: {summary['tta_accuracy']:.1%}, "
                   f"{summary['tta_seconds']:.0f} s more for each run")
         cm = sum(np.array(d['cm']) for d in self.done)
-        write_aside(self.out/'loss.png', png(plot_history(self.runs[0])))
+        write_aside(self.out/'loss.png', png(plot_history(runs[0])))
         write_aside(self.out/'confusion.png', png(plot_confusion(cm, list(dls.vocab))))
         write_aside(self.out/'summary.json', json.dumps(summary, indent=1).encode())
         (self.out/'checkpoint.pt').unlink()
-        new = {self.out/_model_name(self.plan.options, run.seed) for run in self.runs}
+        new = {self.out/_model_name(o, run.seed) for run in runs}
         for f in _results_in(self.out):
             if f.suffix == '.safetensors' and f not in new: f.unlink() # of the run that --force replaces
         print(f'Written to {self.out}:', ', '.join(f.name for f in _results_in(self.out)))
-        if self.plan.options.tensorboard: print(f'tensorboard --logdir {self.out}/tensorboard shows the curves')
+        if o.tensorboard: print(f'tensorboard --logdir {self.out}/tensorboard shows the curves')
         return summary
 
 def _spread(name, values):
@@ -264,22 +246,16 @@ def _read_run(out, options):
     try:
         check_names(past['options'])
         o = Options(**{**past['options'], **options})
-        past['images'], past['plan'], past['done']
+        past['plan'], past['images'], past['processes'], past['done'], past['now'] # are there
     except (BadInput, KeyError, TypeError, AttributeError) as e:
         raise BadInput(f'{out}/checkpoint.pt is no checkpoint of this version of imagenette_train: '
                        'begin anew with another --out') from e
     if (n := max(1, num_distrib())) != past['processes']:
         raise BadInput(f"--resume: the run in {out} was begun with processes={past['processes']}, and these are {n}: "
                        f"start as many as then, such as torchrun --nproc-per-node {past['processes']}")
+    for f in out.glob('.*'):
+        if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name) and is_first(): f.unlink() # of a process that was killed
     return past, o
-
-def _find_images(o, resume):
-    "The folder of the images."
-    try: return imagenette(o.data)
-    except FileNotFoundError as e:
-        if resume is None: raise
-        raise FileNotFoundError(f'{e}; if the images were moved, say where they are: '
-                                f'--resume {resume} --data FOLDER') from e
 
 @delegates(Options)
 def train(
@@ -291,38 +267,29 @@ def train(
     """Trains, and writes the record, the figures and the weights. Raises BadInput or OSError for what you can mend,
     before training where that can be known; Diverged, and OutOfMemory."""
     options = {k: str(v) if isinstance(v, Path) else v for k,v in kwargs.items()}
-    out = Path(ifnone(resume, ifnone(options.get('out'), '.'))).expanduser()
-    with nullcontext() if show else redirect_stdout(io.StringIO()):
+    with nullcontext() if show else redirect_stdout(io.StringIO()), first_speaks():
         if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats() # of an earlier run of this process
         if resume is None:
             check_names(options)
             past,o = None,Options(**options)
-            if o.out is not None: _check_out(out, o.force)
+            out = None if o.out is None else Path(o.out).expanduser()
+            if out is not None: _check_out(out, o.force)
+        else:
+            out = Path(resume).expanduser()
+            if (out/'summary.json').exists() and not (out/'checkpoint.pt').exists():
+                print(f'{out} is complete: there is nothing to resume')
+                return json.loads((out/'summary.json').read_text())
+            past,o = _read_run(out, options)
         join()
-        with first_speaks():
-            if resume is not None:
-                if (out/'summary.json').exists() and not (out/'checkpoint.pt').exists():
-                    print(f'{out} is complete: there is nothing to resume')
-                    return json.loads((out/'summary.json').read_text())
-                past,o = _read_run(out, options)
-            with first_of_machine():
-                plan = resolve(o, _find_images(o, resume), past and past['plan'])
-                dls = loaders(plan)
-            return _start(plan, past, out, cbs, show).run(dls)
-
-def _start(plan, past, out, cbs, show):
-    "The job, saved once, so that it can be resumed from here on."
-    if past is None:
-        made = _new_folder(None if plan.options.out is None else out) if is_first() else None
-        job = Job(plan, one_for_all(made), [], None, cbs, show)
-        job.save()
-        return job
-    job = Job(plan, out, past['done'], past['now'], cbs, show)
-    if past['images'] != job.images:
-        raise BadInput(f'--resume {out}: the run was begun with other images than those in {plan.path}')
-    for f in out.glob('.*'):
-        if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name) and is_first(): f.unlink() # of a process that was killed
-    return job
+        with first_of_machine():
+            try: path = imagenette(o.data)
+            except FileNotFoundError as e:
+                if resume is None: raise
+                raise FileNotFoundError(f'{e}; if the images were moved, say where they are: '
+                                        f'--resume {resume} --data FOLDER') from e
+            plan = resolve(o, path, past and past['plan'])
+            dls = loaders(plan)
+        return Job(plan, out, past, cbs, show).run(dls)
 
 def trained_learner(
     out:Path, # folder of a finished run
@@ -336,8 +303,7 @@ def trained_learner(
     plan = resolve(o, imagenette(o.data), summary['plan'])
     seed = ifnone(seed, o.seed)
     model = load_model(out/_model_name(o, seed)).model
-    learn = (get_learner if o.book else fast_learner)(
-        loaders(plan), lambda n_out: model, loss_func=first(replace(o, smooth=plan.smooth).made('smooth')), seed=seed)
+    learn = _learner(plan, loaders(plan), lambda n_out: model, seed)
     learn.model.to(learn.dls.device)
     return learn
 
@@ -353,9 +319,8 @@ def imagenette_train(
 def main():
     "The command `imagenette_train`: reads `sys.argv`."
     show_version()
-    with in_one_line('imagenette_train', 'stopped before training began', 'try a smaller --bs or --size'):
-        options,resume = parse(sys.argv[1:])
-        train(resume, **options)
+    with in_one_line('imagenette_train'): options,resume = parse(sys.argv[1:])
+    imagenette_train(resume, **options)
     leave()
 
 if __name__ == '__main__': main()

@@ -21,6 +21,7 @@ from imagenette_course.core import BadInput, OutOfMemory
 from imagenette_course.dataset import CLASSES, image_files, make_sample
 from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model
+from imagenette_course.options import Options, parse, resolve
 from imagenette_course.smoothing import LabelSmoothingCrossEntropy
 from imagenette_course.speed import CachedDL, cached_dls, fast_learner, fast_settings
 from imagenette_course.mixing import CutMix, RandomMix, ResizeMix
@@ -132,9 +133,6 @@ def test_several_runs(tiny, tmp_path):
     assert pd.read_csv(tmp_path/'a/history.csv').seed.tolist() == [5, 6]
     assert {o.name for o in (tmp_path/'a').glob('model*')} == {'model-seed5.safetensors', 'model-seed6.safetensors'}
     assert train(data=tiny, epochs=1, size=32, bs=8, workers=0, seed=6, out=tmp_path/'b')['accuracies'] == s['accuracies'][1:]
-
-def test_subset(tiny, tmp_path):
-    assert train(data=tiny, epochs=1, size=32, bs=8, workers=0, subset=2, out=tmp_path/'a')['dataset']['train'] == 20
 
 def test_techniques(tiny, tmp_path, monkeypatch, capsys):
     "All options at once, by the command: what is recorded, and that each has been at work."
@@ -253,7 +251,7 @@ def stop_after(monkeypatch, n, data, out, **options):
 def begin_or_go_on(data, out, **options):
     return train(resume=out) if (out/'checkpoint.pt').exists() else train(data=data, out=out, **options)
 
-@pytest.mark.parametrize('options', [dict(opt='ranger'), dict(ema=.99, cutmix=1., resizemix=True, mix_p='.4,.4'),
+@pytest.mark.parametrize('options', [dict(opt='ranger', ema=.99, cutmix=1., resizemix=True, mix_p='.4,.4'),
     dict(ema=.9, erase=.5, blur=True, progressive='2:24,1:32', epochs=None, size=None)], ids=str)
 def test_techniques_go_on_where_they_stopped(tiny, tmp_path, monkeypatch, options):
     "Killed after each of the epochs, also the last one: the end is the same, bit for bit."
@@ -289,16 +287,13 @@ def test_resume_takes_the_folder_alone(stopped, tiny, tmp_path, monkeypatch, cap
     a,b = weights(stopped), weights(tmp_path/'b')
     assert all(torch.equal(a[k], b[k]) for k in a) and {o.name for o in stopped.iterdir()} == RESULT_FILES
 
-@pytest.mark.parametrize('args,word', [(('--mixup', .2), 'mixup'), (('--force',), 'force'), (('--out', 'x'), 'out')])
-def test_resume_takes_no_other_option(stopped, tmp_path, refused, args, word):
+def test_resume_takes_no_other_option(stopped, tmp_path, refused):
     before = {o.name: o.read_bytes() for o in stopped.iterdir()}
-    refused(['--resume', stopped, *args], f'leave --{word} away')
+    for args,word in ((('--mixup', .2), 'mixup'), (('--force',), 'force'), (('--out', 'x'), 'out')):
+        refused(['--resume', stopped, *args], f'leave --{word} away')
     (tmp_path/'c.toml').write_text('lr = 0.5')
     refused(['--resume', stopped, '--config', tmp_path/'c.toml'], 'leave --lr away')
     assert before == {o.name: o.read_bytes() for o in stopped.iterdir()}
-
-def test_a_program_that_resumes_with_options(stopped):
-    with pytest.raises(BadInput, match='leave --mixup away'): train(resume=stopped, mixup=.4)
 
 def test_resumed_with_other_images(own, stopped):
     with pytest.raises(BadInput, match='begun with other images than those in'): train(resume=stopped, data=own)
@@ -312,9 +307,6 @@ def test_images_that_were_moved(own, tmp_path, monkeypatch, refused):
     ok(monkeypatch, '--resume', tmp_path/'a', '--data', tmp_path/'moved')
     a,b = weights(tmp_path/'whole'), weights(tmp_path/'a')
     assert all(torch.equal(a[k], b[k]) for k in a)
-
-def test_resume_where_nothing_was_saved(tmp_path):
-    with pytest.raises(BadInput, match='there is no run in it'): train(resume=tmp_path)
 
 def test_resume_of_a_complete_run(result, tiny, monkeypatch, capsys):
     before = {o.name: o.read_bytes() for o in result[1].iterdir()}
@@ -348,17 +340,7 @@ def test_a_run_keeps_its_plan(tiny, tmp_path, monkeypatch):
     plan = train(resume=tmp_path/'a')['plan']
     assert (plan['bs'], plan['lr']) == (16, 3e-3) and trained_learner(tmp_path/'a').dls.bs == 16
 
-def test_numbers_of_numpy(): assert type(options_module.Options(seed=np.int64(3), lr=np.float32(.5)).seed) is int
-
-@pytest.mark.parametrize('arg', ['--mix_p=.5', '--mix-p=.5'])
-def test_an_option_with_its_value(arg): assert options_module.parse([arg]) == (dict(mix_p='.5'), None)
-
-def test_a_forced_run_that_is_stopped_leaves_no_old_summary(tiny, tmp_path, monkeypatch):
-    (tmp_path/'summary.json').write_text('{}')
-    def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit', stop)
-    with pytest.raises(KeyboardInterrupt): train(data=tiny, out=tmp_path, force=True, **SMALL)
-    assert [o.name for o in tmp_path.iterdir()] == ['checkpoint.pt']
+def test_numbers_of_numpy(): assert type(Options(seed=np.int64(3), lr=np.float32(.5)).seed) is int
 
 def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
     stop_after(monkeypatch, 1, tiny, tmp_path/'a', **SMALL, tensorboard=True)
@@ -366,11 +348,6 @@ def test_tensorboard_is_remembered(tiny, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     events = EventAccumulator(str(tmp_path/'a/tensorboard/seed42')).Reload()
     assert [o.step for o in events.Scalars('epoch/accuracy')] == [5, 10, 15]
-
-@pytest.mark.parametrize('options', [3, None, dict(foo=1)])
-def test_an_odd_checkpoint(tmp_path, refused, options):
-    torch.save(dict(options=options, plan={}, images='', processes=1, done=[], now=None), tmp_path/'checkpoint.pt')
-    refused(['--resume', tmp_path], 'is no checkpoint of this version')
 
 def test_batches_for_two_processes(tiny, tmp_path, refused, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '2')
@@ -384,11 +361,12 @@ def test_force_forgets_what_was_stopped(stopped, tiny):
     assert train(data=tiny, out=stopped, force=True, **{**SMALL, 'epochs': 1})['options']['epochs'] == 1
     assert not (stopped/'checkpoint.pt').exists()
 
-def test_a_checkpoint_of_somebody_else(stopped, refused):
-    (stopped/'checkpoint.pt').write_bytes(b'x')
-    refused(['--resume', stopped], 'checkpoint.pt is not a checkpoint')
-    torch.save(dict(a=1), stopped/'checkpoint.pt')
-    refused(['--resume', stopped], 'is no checkpoint of this version')
+def test_a_checkpoint_of_somebody_else(tmp_path, refused):
+    (tmp_path/'checkpoint.pt').write_bytes(b'x')
+    refused(['--resume', tmp_path], 'checkpoint.pt is not a checkpoint')
+    for options in (3, None, dict(foo=1)):
+        torch.save(dict(options=options, plan={}, images='', processes=1, done=[], now=None), tmp_path/'checkpoint.pt')
+        refused(['--resume', tmp_path], 'is no checkpoint of this version')
 
 def test_the_folder_repeats_the_run(result, tmp_path, monkeypatch):
     ok(monkeypatch, '--config', result[1]/'summary.json', '--out', tmp_path/'again')
@@ -402,16 +380,13 @@ def test_the_command_line_wins(result, tmp_path, monkeypatch):
     s = json.loads((tmp_path/'a/summary.json').read_text())['plan']
     assert (s['epochs'], s['size'], s['bs']) == (1, 32, 8)
 
-def test_stages_are_repeated(tiny, tmp_path, monkeypatch):
-    train(data=tiny, out=tmp_path/'a', bs=8, workers=0, progressive='1:24,1:32')
-    ok(monkeypatch, '--config', tmp_path/'a/summary.json', '--out', tmp_path/'b')
-    assert weights(tmp_path/'a').keys() == weights(tmp_path/'b').keys()
-
-@pytest.mark.parametrize('text,words', [('epoch = 1', 'no option epoch'), ('epochs = "1"', 'must be of type int'), ('config = "a"', 'no option config'), ('=', 'not TOML')])
-def test_refused_files(tiny, tmp_path, refused, text, words):
-    (tmp_path/'c.toml').write_text(text)
-    refused(['--data', tiny, '--config', tmp_path/'c.toml', '--out', tmp_path/'a'], words)
-    refused(['--data', tiny, '--config', tmp_path/'no.toml', '--out', tmp_path/'a'], 'no.toml')
+def test_refused_files(tiny, tmp_path, refused):
+    args = ['--data', tiny, '--config', tmp_path/'c.toml', '--out', tmp_path/'a']
+    for text,words in (('epoch = 1', 'no option epoch'), ('epochs = "1"', 'must be of type int'), ('config = "a"', 'no option config'), ('=', 'not TOML')):
+        (tmp_path/'c.toml').write_text(text)
+        refused(args, words)
+    (tmp_path/'c.toml').unlink()
+    refused(args, 'c.toml')
 
 def test_a_loss_that_is_no_number(tiny, tmp_path, refused, monkeypatch):
     def spoil(self): self.learn.loss_grad = self.learn.loss_grad*float('nan'); self.learn.loss = self.learn.loss_grad.clone()
@@ -457,27 +432,30 @@ def test_a_stage_too_large_for_the_memory(tiny, tmp_path, refused, monkeypatch):
 
 # ---- bad input
 
-@pytest.mark.parametrize('args,words', [
-    (('--size', 4), '--size=4'), (('--lr', 'nan'), '--lr=nan'), (('--seed', 2**32-1, '--runs', 2), '--runs 2'), (('--arch', 'vgg'), '--arch=vgg: it must be one of xresnet101'),
-    (('--subset', 5), 'has only 4 images'), (('--bs', 41), '--bs=41: it must be a whole number between 2 and 40'), (('--data', 'nowhere'), "'nowhere' is neither"),
-    (('--mixup', -1), '--mixup: alpha=-1'), (('--smooth', 1), '--smooth: eps=1'), (('--erase', 2), '--erase: p=2'), (('--noise', 3), 'noise=3: it must be one of 0, 1, 5'),
-    (('--progressive', '1:x'), "'1:x'"), (('--progressive', '1:32,1:32'), 'must grow'), (('--progressive', '1:8,1:32'), 'sprintnet needs images of 18 px or more'),
-    (('--size', 16), '16 px are too small'), (('--progressive', '1:32:41'), 'bs=41'), (('--mix_p', '.5'), 'a number for each'), (('--mixup', .4, '--mix_p', 'a'), '--mix_p a: it must be a number for each'),
-    (('--mixup', .4, '--cutmix', 1, '--mix_p', '.9,.9'), 'sum(p)=1.8'), (('--opt', 'ranger', '--progressive', '1:32'), '--opt ranger and --progressive'),
-    (('--progressive', '1:32', '--epochs', 2), '--epochs and --progressive'), (('--book', '--crop', .5), '--crop and --book'), (('--arch', 'xresnet18', '--no_whiten'), 'can be whitened')])
-def test_refused_options(tiny, tmp_path, refused, args, words):
-    refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
+def test_refused_options(tiny):
+    "What can't work with any images."
+    for o,words in (
+        (dict(size=4), '--size=4'), (dict(lr=float('nan')), '--lr=nan'), (dict(seed=2**32-1, runs=2), '--runs 2'), (dict(arch='vgg'), '--arch=vgg: it must be one of xresnet101'),
+        (dict(noise=3), 'noise=3: it must be one of 0, 1, 5'), (dict(mixup=-1), '--mixup: alpha=-1'), (dict(smooth=1), '--smooth: eps=1'), (dict(epochs='1'), 'must be of type int'), (dict(bs=True), 'must be of type int'),
+        (dict(mix_p='.5'), 'a number for each'), (dict(mix_p='a'), 'a number for each'), (dict(mixup=.4, mix_p='a'), '--mix_p a: it must be a number for each'), (dict(mixup=.4, cutmix=1, mix_p='.9,.9'), 'sum(p)=1.8'),
+        (dict(opt='ranger', progressive='1:32'), '--opt ranger and --progressive'), (dict(progressive='1:32', epochs=2), '--epochs and --progressive'),
+        (dict(book=True, crop=.5), '--crop and --book'), (dict(arch='xresnet18', no_whiten=True), 'can be whitened')):
+        with pytest.raises(BadInput, match=re.escape(words)): Options(**o)
+
+def test_options_that_these_images_refuse(tiny):
+    for o,words in (
+        (dict(subset=5), 'has only 4 images'), (dict(bs=41), '--bs=41: it must be a whole number between 2 and 40'), (dict(progressive='1:x'), "'1:x'"), (dict(progressive='1:32,1:32'), 'must grow'),
+        (dict(progressive='1:8,1:32'), 'sprintnet needs images of 18 px or more'), (dict(size=16), '16 px are too small'), (dict(progressive='1:32:41'), 'bs=41')):
+        with pytest.raises(BadInput, match=re.escape(words)): resolve(Options(**o), tiny)
+
+def test_a_refusal_leaves_no_folder(tiny, tmp_path, refused):
+    for args,words in ((('--erase', 2), '--erase: p=2'), (('--bs', 41), '--bs=41')): refused(['--data', tiny, '--out', tmp_path/'a', *args], words)
+    refused(['--data', 'nowhere', '--out', tmp_path/'a'], "'nowhere' is neither")
     assert list(tmp_path.iterdir()) == []
 
 @pytest.mark.smoke
-@pytest.mark.parametrize('spelling', ['--skip_bad', '--skip-bad'])
-def test_both_spellings(tmp_path, refused, spelling):
-    refused(['--data', 'nowhere', '--out', tmp_path/'a', spelling], "'nowhere' is neither")
-
-def test_a_refusal_in_a_process_of_its_own(tmp_path):
-    proc = command('--data', 'nowhere', '--out', tmp_path/'a')
-    assert proc.returncode == 2 and proc.stdout == '' and len(proc.stderr.splitlines()) == 1, proc
-    assert list(tmp_path.iterdir()) == []
+def test_both_spellings():
+    for arg in ('--mix_p=.5', '--mix-p=.5'): assert parse([arg, '--skip_bad']) == parse([arg, '--skip-bad']) == (dict(mix_p='.5', skip_bad=True), None)
 
 def test_a_word_where_a_number_belongs(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as e: run_here(monkeypatch, '--epochs', 'five', '--out', tmp_path/'a')
@@ -509,11 +487,10 @@ def test_too_little_shared_memory(tiny, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(train_module, 'fit', full)
     refused(['--data', tiny, '--out', tmp_path/'a', *FAST, '--book'], 'too little shared memory', '--workers 0', status=1)
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_an_unreadable_image(own, tmp_path, workers, refused):
+def test_an_unreadable_image(own, tmp_path, refused):
     bad = image_files(own)[5]
     bad.write_bytes(bad.read_bytes()[:300])
-    refused(['--data', own, *FAST, '--bs', 2, '--workers', workers, '--out', tmp_path/'a'], bad.name, '--skip_bad')
+    for workers in (0, 2): refused(['--data', own, *FAST, '--bs', 2, '--workers', workers, '--out', tmp_path/'a'], bad.name, '--skip_bad')
 
 def test_skip_bad(own, tmp_path, capsys):
     bad = image_files(own)[5]
@@ -532,21 +509,18 @@ def test_the_disk_is_full(tiny, tmp_path):
     assert 'checkpoint.pt could not be written' in proc.stderr and 'make room' in proc.stderr
     assert [o.name for o in (tmp_path/'a').iterdir()] == ['checkpoint.pt'] and read_checkpoint(tmp_path/'a/checkpoint.pt')['now'] is None # of the beginning
 
-def test_ctrl_c_before_the_first_epoch(tiny, tmp_path, monkeypatch, capsys):
-    def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr(train_module, 'fit', stop)
-    with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path/'a'))
-    assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
-
 def test_ctrl_c_of_a_forced_run_says_nothing_of_the_old_one(result, tiny, tmp_path, monkeypatch, capsys):
     (tmp_path/'history.csv').write_bytes((result[1]/'history.csv').read_bytes())
+    (tmp_path/'summary.json').write_text('{}')
     def stop(*args, **kwargs): raise KeyboardInterrupt
     monkeypatch.setattr(train_module, 'fit', stop)
-    with pytest.raises(SystemExit): imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
-    assert 'stopped before an epoch was finished' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as e: imagenette_train(data=str(tiny), out=str(tmp_path), force=True)
+    assert e.value.code == 130 and 'stopped before an epoch was finished' in capsys.readouterr().err
+    assert {o.name for o in tmp_path.iterdir()} == {'checkpoint.pt', 'history.csv'}
 
-def test_the_batch_fits_a_small_set(own, tmp_path):
-    assert train(data=own, epochs=1, size=32, workers=0, subset=1, out=tmp_path/'a')['plan']['bs'] == 10
+def test_the_batch_fits_a_small_set(own):
+    plan = resolve(Options(workers=0, subset=1), own)
+    assert plan.bs == 10 and sum(o.parts[-3] == 'train' for o in plan.files) == 10
 
 @pytest.mark.slow
 def test_ctrl_c(tiny, tmp_path):
@@ -587,10 +561,12 @@ def test_command_on_the_gpu(sample, tmp_path):
 
 # ---- what a command says
 
-@pytest.mark.parametrize('prog', ['imagenette_train', 'imagenette_predict', 'imagenette_study'])
-def test_version(prog):
-    proc = subprocess.run([PROGRAM.with_name(prog), '--version'], capture_output=True, text=True)
-    assert proc.returncode == 0 and re.fullmatch(r'imagenette_course \d+\.\d+\.\d+\n', proc.stdout) and proc.stderr == ''
+def test_version(monkeypatch, capsys):
+    for prog in ('imagenette_train', 'imagenette_predict', 'imagenette_study'):
+        with pytest.raises(SystemExit) as e:
+            monkeypatch.setattr(sys, 'argv', [prog, '--version'])
+            runpy.run_path(str(PROGRAM.with_name(prog)), run_name='__main__')
+        assert not e.value.code and re.fullmatch(r'imagenette_course \d+\.\d+\.\d+\n', capsys.readouterr().out)
 
 def test_errors_of_callbacks_have_no_stray_sign(capsys):
     with pytest.raises(SystemExit), train_module.in_one_line('p'): raise BadInput('Exception occured in `X` when calling event `before_fit`:\n\tsize=16: too small')
