@@ -48,28 +48,26 @@ def _checksum(npy, sizes): return zlib.crc32(np.memmap(npy, mode='r'), zlib.crc3
 
 def _check_room(file, need, max_gb):
     "Raises OSError when the store is larger than it may be, or than the disk has room for."
-    free = shutil.disk_usage(file.parent).free
-    for gb,why in ((max_gb, f'more than max_gb={max_gb}: raise it'), (free/1e9, f'{free/1e9:.2f} are free: make room')):
-        if need > gb*1e9: raise OSError(f'the decoded images need {need/1e9:.2f} GB in {file.parent}, {why}, '
-                                        'or choose a smaller presize or fewer files')
-
-def _decode(row, file, npy, side, start):
-    "Decodes one image to its place in a `.npy` file; gives back width and height."
-    im = NamedImage.create(file)
-    with open(npy, 'r+b') as f: # to a full disk this fails; written through a mapping, it would kill the process
-        f.seek(start + row*3*side**2)
-        f.write(squash(im, side))
-    return im.size
+    free = shutil.disk_usage(file.parent).free/1e9
+    if need <= min(max_gb, free): return
+    why = f'{free:.2f} are free: make room there' if need > free else f'more than max_gb={max_gb} allows'
+    raise OSError(f'the decoded images need {need:.2f} GB in {file.parent}, {why}; a smaller --size or --subset '
+                  'needs less, and --book, or get_dls, needs none')
 
 def _build(file, files, side, key, workers, max_gb):
     "Makes the two files of a store, and nothing when it fails."
     file.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(file, len(files)*3*side**2, max_gb)
+    _check_room(file, len(files)*3*side**2/1e9, max_gb)
+    def decode(o):
+        row,im = o[0],NamedImage.create(o[1])
+        with open(npy, 'r+b') as f: # to a full disk this fails; written through a mapping, it would kill the process
+            f.seek(pixels.offset + row*3*side**2)
+            f.write(squash(im, side))
+        return im.size
     try:
         with tempfile.TemporaryDirectory(prefix=f'{file.stem}-', suffix='.partial', dir=file.parent) as aside:
             npy, facts = Path(aside)/'npy', Path(aside)/'json'
             pixels = np.lib.format.open_memmap(npy, 'w+', np.uint8, (len(files), side, side, 3))
-            decode = lambda o: _decode(*o, npy, side, pixels.offset)
             sizes = [*parallel(decode, [*enumerate(files)], threadpool=True, n_workers=workers, progress=show_bar())]
             facts.write_text(json.dumps(dict(key=key, sizes=sizes, sum=_checksum(npy, sizes))))
             os.replace(npy, file)
