@@ -1,7 +1,7 @@
 "What every module uses: checks of arguments, errors in one line, files that are never half-written."
 
 __all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_choice', 'check_floats',
-           'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet_bars', 'in_test',
+           'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet', 'quiet_bars', 'in_test',
            'write_aside', 'png', 'one_line', 'show_version', 'in_one_line']
 
 import io, math, os, re, sys
@@ -66,15 +66,14 @@ def check_stats(
 
 # ---- tensors
 
-def _kind(x):
-    "What `x` is, for a message."
-    return f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
-
-def _fits(x, shape):
-    "Whether a tensor has this shape, in which a word such as 'n' stands for any length."
+def _fits(x, shape): # in which a word such as 'n' stands for any length
     return x.ndim == len(shape) and all(isinstance(b, str) or a == b for a,b in zip(x.shape, shape))
 
-def _text(shape): return str(tuple(shape)).replace("'", '') # (n, 4)
+def _wrong(name, x, what, shape=None):
+    "The error for a tensor that is none, or another one."
+    kind = f'{x.dtype} of shape {tuple(x.shape)}' if isinstance(x, torch.Tensor) else type(x).__name__
+    if shape is not None: what += f' of shape {tuple(shape)}'.replace("'", '') # (n, 4)
+    return BadInput(f'{name} is a {kind}: it must be {what}')
 
 def check_floats(
     name:str, # of the argument, for the message
@@ -87,9 +86,8 @@ def check_floats(
         if shape is not None: ok = _fits(x, shape)
         else: ok = x.ndim > 0 if ndim is None else x.ndim == ndim
         if ok: return x
-    how_many = '1 dimension or more' if ndim is None else f'{ndim} dimensions'
-    raise BadInput(f'{name} is a {_kind(x)}: it must be a float tensor '
-                   + (f'with {how_many}' if shape is None else f'of shape {_text(shape)}'))
+    how_many = ' with 1 dimension or more' if ndim is None else f' with {ndim} dimensions'
+    raise _wrong(name, x, 'a float tensor' + (how_many if shape is None else ''), shape)
 
 def check_ints(
     name:str, # of the argument, for the message
@@ -98,7 +96,7 @@ def check_ints(
 ) -> torch.Tensor: # `x`
     "`x`; raises BadInput unless it is an int64 tensor of this shape."
     if isinstance(x, torch.Tensor) and x.dtype == torch.int64 and _fits(x, shape): return x
-    raise BadInput(f'{name} is a {_kind(x)}: it must be int64 of shape {_text(shape)}')
+    raise _wrong(name, x, 'int64', shape)
 
 def check_labels(
     name:str, # of the argument, for the message
@@ -133,10 +131,15 @@ def show_bar() -> bool: # True in a notebook and on a terminal
     "Whether a progress bar would be seen as one; written into a file or a pipe it is thousands of lines."
     return (IN_NOTEBOOK or sys.stdout.isatty()) and not in_test()
 
-@contextmanager
+def quiet(
+    on:bool=True, # False: print as always
+):
+    "A context in which nothing is printed."
+    return redirect_stdout(io.StringIO()) if on else nullcontext()
+
 def quiet_bars():
-    "Keeps the bars of other libraries out of files and pipes."
-    with nullcontext() if show_bar() else redirect_stdout(io.StringIO()): yield
+    "A context that keeps the bars of other libraries out of files and pipes."
+    return quiet(not show_bar())
 
 # ---- files
 

@@ -3,11 +3,10 @@
 __all__ = ['share_of_batches', 'is_first', 'one_for_all', 'from_all', 'SplitDL', 'gather', 'Together', 'SplitTrainer',
            'distributed', 'join', 'leave', 'first_of_machine', 'first_speaks', 'told_to_stop']
 
-import io, signal
-from contextlib import nullcontext, redirect_stdout
+import signal
 from datetime import timedelta
 from importlib.util import find_spec
-from .core import BadInput, Stopped
+from .core import BadInput, Stopped, quiet
 from fastai.vision.all import *
 if find_spec('accelerate'): # without it these two can't be imported
     from fastai.distributed import DistributedDL, DistributedTrainer
@@ -128,10 +127,9 @@ def first_of_machine():
     from accelerate import PartialState
     with PartialState().local_main_process_first(): yield
 
-@contextmanager
 def first_speaks():
-    "Within it all processes but the first print into the void; what they write to stderr stays."
-    with nullcontext() if is_first() else redirect_stdout(io.StringIO()): yield
+    "A context in which all processes but the first print into the void; what they write to stderr stays."
+    return quiet(not is_first())
 
 @contextmanager
 def told_to_stop():

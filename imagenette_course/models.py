@@ -6,7 +6,7 @@ import json
 from copy import deepcopy
 from .core import BadInput, check_range, write_aside
 from .dataset import NamedImage, to_rgb
-from .baseline import ARCHS
+from .baseline import ARCHS, no_output
 from .techniques import BlurPool, use_blur_pool
 from .sprint import SPRINT_NETS
 from fastai.vision.all import *
@@ -29,12 +29,13 @@ def model_facts(
     blur = dict(blur=True) if any(isinstance(m, BlurPool) for m in learn.model.modules()) else {}
     presize = settings['size' if getattr(learn.dls, 'antialias', False) else 'presize'] # one good step, or two
     if accuracy is None:
-        with learn.no_bar(), learn.no_logging(): preds,targs = learn.get_preds()
+        with no_output(learn): preds,targs = learn.get_preds()
         accuracy = (preds.argmax(1) == targs).float().mean().item()
     return dict(**blur, arch=arch, classes=list(learn.dls.vocab), size=settings['size'], presize=presize,
                 mean=mean.flatten().tolist(), std=std.flatten().tolist(), accuracy=accuracy)
 
 _key = 'imagenette_course' # of the JSON in the file's metadata
+_use = ('classes', 'size', 'presize', 'mean', 'std') # what a `Classifier` is made of, beside the network
 
 def save_model(
     learn:Learner, # trained, as from `get_learner`
@@ -48,7 +49,7 @@ def save_model(
     path = Path(path)
     if path.suffix != '.safetensors': raise BadInput(f'{path}: the name must end in .safetensors')
     tensors = {k: v.detach().cpu().contiguous() for k,v in learn.model.state_dict().items()}
-    facts = dict(model_facts(learn, accuracy), **({} if arch is None else dict(own=True)))
+    facts = model_facts(learn, accuracy) | ({} if arch is None else dict(own=True))
     _check_same(learn.model, facts, tensors, arch)
     write_aside(path, safetensors_bytes(tensors, metadata={_key: json.dumps(facts)}))
 
@@ -72,13 +73,15 @@ class Classifier(nn.Module):
     def train(self, mode=True): return super().train(False) # a model to be asked is never trained
 
     def prepare(self, x):
-        "Images (n, 3, h, w) as validation had them: the middle square, `presize`, `size`, normalized."
-        x = _rgb(x)
+        """Images (n, 3, h, w), uint8 or floats in 0..1, as validation had them: the middle square, `presize`, `size`,
+        normalized."""
         h,w = x.shape[-2:]
         side = min(h, w)
         x = TF.crop(x, (h-side)//2, (w-side)//2, side, side).to(self.mean.device) # bytes are cut and moved as bytes
         x = TF.resize(TF.to_dtype(x, torch.float32, scale=True), [self.presize]*2, antialias=True)
-        x = _squeezed(x, self.size)
+        d = self.presize/self.size/2 # the rest is what fastai's batch transforms do in validation
+        if d > 1: x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
+        x = F.interpolate(x, size=[self.size]*2, mode='bilinear', align_corners=True)
         return TF.normalize(x, self.mean.float(), self.std.float()).to(next(self.model.parameters()).dtype)
 
     @torch.inference_mode()
@@ -90,12 +93,6 @@ class Classifier(nn.Module):
         probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
         return named if x.ndim == 4 else named[0]
-
-def _squeezed(x, size):
-    "Square images at another size, as fastai's batch transforms make them in validation; the device is not waited for."
-    d = x.shape[-1]/size/2
-    if d > 1: x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
-    return F.interpolate(x, size=[size]*2, mode='bilinear', align_corners=True)
 
 def _rgb(x):
     """An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8
@@ -120,34 +117,30 @@ def _read(path):
     "What a file says of itself, and its tensors; raises BadInput where that can't be."
     try:
         with safe_open(path, 'pt') as f: metadata,tensors = f.metadata() or {},{k: f.get_tensor(k) for k in f.keys()}
-    except SafetensorError as e:
-        raise BadInput(f'{path} is damaged or no .safetensors file ({e}): get it again') from e
-    if _key not in metadata:
-        raise BadInput(f'{path} lacks the metadata {_key!r}: only a file of save_model can be read')
+    except SafetensorError as e: raise BadInput(f'damaged or no .safetensors file ({e}): get it again') from e
+    if _key not in metadata: raise BadInput(f'it lacks the metadata {_key!r}: only a file of save_model can be read')
     try: facts = json.loads(metadata[_key])
     except (ValueError, RecursionError) as e:
-        raise BadInput(f'{path}: its metadata is no JSON ({e}): save the model again') from e
+        raise BadInput(f'its metadata is no JSON ({e}): save the model again') from e
     if not isinstance(facts, dict):
-        raise BadInput(f'{path}: its metadata is a {type(facts).__name__} and no dict: save the model again')
-    if lacks := [k for k in ('arch','classes','size','presize','mean','std') if k not in facts]:
-        raise BadInput(f'{path}: its metadata lacks {", ".join(lacks)}: save the model again')
-    _check_facts(path, facts)
+        raise BadInput(f'its metadata is a {type(facts).__name__} and no dict: save the model again')
+    if lacks := [k for k in ('arch', *_use) if k not in facts]:
+        raise BadInput(f'its metadata lacks {", ".join(lacks)}: save the model again')
+    _check_facts(facts)
     if not all(v.isfinite().all() and not v.is_complex() for v in tensors.values()):
-        raise BadInput(f'{path}: its weights are not all numbers: get it again, or train anew')
+        raise BadInput('its weights are not all numbers: get it again, or train anew')
     return facts,tensors
 
-def _check_facts(path, f):
-    "Raises BadInput when what the file says of itself can't be."
+def _check_facts(f):
+    "Raises BadInput when what a file says of itself can't be."
     def is_list(o, kind): return isinstance(o, list) and all(isinstance(v, kind) for v in o)
-    if f['arch'] not in ARCHS and not f.get('own'):
-        raise BadInput(f"{path}: its network {f['arch']!r} is not known here")
-    check_range(f'{path}: size', f['size'], 8, 2048); check_range(f'{path}: presize', f['presize'], f['size'], 2**14)
+    check_range('its size', f['size'], 8, 2048); check_range('its presize', f['presize'], f['size'], 2**14)
     if not (is_list(f['classes'], str) and 0 < len(f['classes']) == len(set(f['classes']))):
-        raise BadInput(f'{path}: its classes are no list of different names')
+        raise BadInput('its classes are no list of different names')
     for k,lo in dict(mean=-1e3, std=1e-6).items():
         if not (is_list(f[k], (int, float)) and len(f[k]) == 3 and all(lo <= v <= 1e3 for v in f[k])):
-            raise BadInput(f'{path}: its {k} is no list of three numbers between {lo:g} and 1000')
-    if f.get('blur', False) not in (True, False): raise BadInput(f'{path}: its blur is neither true nor false')
+            raise BadInput(f'its {k} is no list of three numbers between {lo:g} and 1000')
+    if f.get('blur', False) not in (True, False): raise BadInput('its blur is neither true nor false')
 
 def named_network(
     name:str, # one of ARCHS
@@ -156,46 +149,46 @@ def named_network(
     return SPRINT_NETS[name] if name in SPRINT_NETS else getattr(xresnet, name)
 
 def _built(facts, tensors, arch):
-    "The network that a file describes. Raises RuntimeError when the weights do not fit it."
-    n_out = len(facts['classes'])
+    "The network that a file describes. Raises BadInput when it can't be made, or the weights do not fit it."
+    name,n_out = facts['arch'],len(facts['classes'])
     if arch is not None: model = arch(n_out=n_out)
+    elif facts.get('own') or name not in ARCHS:
+        raise BadInput(f'its network {name!r} is not known here: give the function that makes it, as arch')
     else:
-        with torch.device('meta'): model = named_network(facts['arch'])(n_out=n_out) # shapes alone, no memory
-    model.load_state_dict(tensors, assign=True)
+        with torch.device('meta'): model = named_network(name)(n_out=n_out) # shapes alone, no memory
+    try: model.load_state_dict(tensors, assign=True)
+    except RuntimeError as e:
+        what = first([o.strip() for o in str(e).splitlines()[1:]] or [str(e)]) # PyTorch's first line is a heading
+        raise BadInput(f'it does not fit the network {name} with {n_out} classes: {what}') from e
     if facts.get('blur'): use_blur_pool(model)
     return model.float()
 
 @torch.no_grad()
 def _check_same(model, facts, tensors, arch):
     "Raises BadInput unless what will be loaded answers as `model` does."
-    if facts['arch'] not in ARCHS and arch is None:
-        raise BadInput(f"{facts['arch']} is no network of this package: "
-                       'give the function that makes it, as arch, here and to load_model')
     side, mine = facts['size'], deepcopy(model).cpu().float().eval()
     x = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     want = type(mine).forward(mine, x) # without bfloat16
     try: got = _built(facts, tensors, arch).eval()(x)
-    except RuntimeError: got = None
+    except (BadInput, RuntimeError): got = None
     if got is None or got.shape != want.shape or not torch.allclose(
             got, want, 1e-3, 1e-3*want.abs().max().item(), equal_nan=True):
-        raise BadInput(f"{facts['arch']} alone makes another network than this one: "
+        raise BadInput(f"load_model would not make this network, {facts['arch']}, by itself: "
                        'give the function that makes it, as arch, here and to load_model')
 
 def load_model(
     path:Path, # file of `save_model`
     arch=None, # function that makes the network, for one that was saved with `arch`
 ) -> Classifier: # on the CPU, ready to be asked
-    """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities.
-    Nothing in the file is executed. Raises BadInput for a file that is damaged, lacks its metadata
-    or does not fit its architecture."""
-    if not Path(path).is_file(): raise FileNotFoundError(f'{path} is not a file')
-    facts,tensors = _read(path)
-    if facts.get('own') and arch is None:
-        raise BadInput(f"{path} holds a network of its own, {facts['arch']}: give the function that makes it, as arch")
-    try: model = _built(facts, tensors, arch)
-    except RuntimeError as e:
-        lines = [o.strip() for o in str(e).splitlines() if o.strip()]
-        what = lines[min(1, len(lines)-1)] # PyTorch's first line is a heading
-        raise BadInput(f"{path} does not fit the network {facts['arch']} "
-                       f"with {len(facts['classes'])} classes: {what}") from e
-    return Classifier(model, *(facts[k] for k in ('classes','size','presize','mean','std')), facts=facts)
+    """A model that takes uint8 or 0..1 images of any size and gives class names with probabilities. Nothing in the
+    file is executed. Raises BadInput for a file that is damaged, lacks its metadata or does not fit its architecture;
+    OSError when it can't be read."""
+    try:
+        if not Path(path).is_file(): raise FileNotFoundError(f'{path} is not a file')
+        open(path, 'rb').close() # of a file that may not be read, safetensors says that there is none
+    except PermissionError as e:
+        raise PermissionError(f"{path} can't be read ({e.strerror}): change its permissions") from e
+    try:
+        facts,tensors = _read(path)
+        return Classifier(_built(facts, tensors, arch), *(facts[k] for k in _use), facts=facts)
+    except BadInput as e: raise BadInput(f'{path}: {e}') from e

@@ -2,8 +2,9 @@
 
 __all__ = ['find_images', 'tta_views', 'predict_files', 'as_table', 'imagenette_predict']
 
-import inspect, itertools, json, math, os, sys, warnings
+import itertools, math, os, stat, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
+from json import dumps # the command has an option json
 from operator import itemgetter
 from .core import BadInput, check_range, in_one_line, show_version
 from .dataset import find_images_below, to_rgb
@@ -17,10 +18,14 @@ from torchvision.transforms.v2 import functional as TF
 
 def _read(file):
     "The picture in `file`, RGB; raises BadInput, with the reason alone, where there is none."
-    if os.path.isdir(file): raise BadInput('a folder without images')
-    if not os.path.exists(file): raise BadInput('there is no such file')
-    if not os.path.isfile(file): raise BadInput('a pipe or a device, not a file')
-    if not os.path.getsize(file): raise BadInput('empty')
+    try:
+        found = os.stat(file)
+        if stat.S_ISDIR(found.st_mode): os.scandir(file).close() # refused where it may not be read
+    except PermissionError: raise BadInput('you may not read it') from None
+    except (OSError, ValueError): raise BadInput('there is no such file') from None # also of a name that can't be
+    if stat.S_ISDIR(found.st_mode): raise BadInput('a folder without images')
+    if not stat.S_ISREG(found.st_mode): raise BadInput('a pipe or a device, not a file')
+    if not found.st_size: raise BadInput('empty')
     try:
         with Image.open(file) as im:
             # Pillow warns of such a picture, and refuses one twice as large
@@ -72,14 +77,6 @@ def _probs(inputs, model):
     if p.isfinite().all(): return p
     raise BadInput('the model answers with nan, which is no number: its file is damaged, get it again or train anew')
 
-def _ahead(pool, f, parts):
-    "Yields each list of `parts` with `f` of its items, made in threads, while the next list is at work."
-    before = None
-    for part in [*parts, None]:
-        now = part and (part, pool.map(f, part))
-        if before: yield before[0], list(before[1])
-        before = now
-
 def predict_files(
     model:Classifier, # as from `load_model`, on the device that is to compute
     files:list, # image files, and folders, see `find_images`
@@ -91,12 +88,15 @@ def predict_files(
     if not isinstance(model, Classifier):
         raise BadInput(f'model is a {type(model).__name__}: it must be one of load_model')
     check_range('tta', tta, 0, 100)
-    parts, rows = chunked(find_images(files), max(1, _BS//(1+tta))), []
+    rows = []
     with warnings.catch_warnings(), ThreadPoolExecutor(num_cpus()) as pool:
         warnings.filterwarnings('ignore', module='PIL') # what is wrong with a file is said in its row
-        for part,inputs in _ahead(pool, partial(_inputs, model=model, n=tta), parts):
-            read = [o for o in inputs if not isinstance(o, str)]
-            probs = iter(_probs(read, model).tolist() if read else [])
+        read = partial(_inputs, model=model, n=tta)
+        parts = ((part, pool.map(read, part)) for part in chunked(find_images(files), max(1, _BS//(1+tta))))
+        for (part,inputs),_ in itertools.pairwise(itertools.chain(parts, [None])): # the next ones are read meanwhile
+            inputs = list(inputs)
+            good = [o for o in inputs if not isinstance(o, str)]
+            probs = iter(_probs(good, model).tolist() if good else [])
             for file,o in zip(part, inputs):
                 fault = o if isinstance(o, str) else None
                 named = None if fault else sorted(zip(model.classes, next(probs)), key=itemgetter(1), reverse=True)
@@ -138,18 +138,6 @@ def _print(text):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()) # or Python would try again when it ends
         if not isinstance(e, BrokenPipeError): raise
 
-def _predict(model, images, tta, as_json):
-    "The command, without its exit; gives back how many files could not be read."
-    if not images: raise BadInput('no images: name some files, or folders that hold some')
-    check_range('--tta', tta, 0, 100)
-    rows = predict_files(_load(model), images, tta)
-    good,bad = [o for o in rows if not o['fault']],[o for o in rows if o['fault']]
-    for o in bad: print(f"imagenette_predict: {_shown(o['file'])}: {_shown(o['fault'])}", file=sys.stderr)
-    if as_json: _print(json.dumps([{k: o[k] for k in ('file', 'probabilities')} for o in good], indent=1))
-    elif good: _print_table(good)
-    if not good: raise BadInput(f'nothing to predict: {len(bad)} of {len(rows)} could not be read')
-    return len(bad)
-
 def imagenette_predict(
     model:str, # file of save_model or imagenette_train, *.safetensors
     images:str, # image files, and folders: all images below them; any number of them
@@ -159,14 +147,22 @@ def imagenette_predict(
     """Name what is on images. Exit status: 0; 1 when a file could not be read and was skipped;
     2 when there is no answer at all."""
     with in_one_line('imagenette_predict', smaller='set CUDA_VISIBLE_DEVICES= to predict on the processor'):
-        if _predict(model, images, tta, json): raise SystemExit(1)
+        if not images: raise BadInput('no images: name some files, or folders that hold some')
+        check_range('--tta', tta, 0, 100)
+        rows = predict_files(_load(model), images, tta)
+        good,bad = [o for o in rows if not o['fault']],[o for o in rows if o['fault']]
+        for o in bad: print(f"imagenette_predict: {_shown(o['file'])}: {_shown(o['fault'])}", file=sys.stderr)
+        if json: _print(dumps([{k: o[k] for k in ('file', 'probabilities')} for o in good], indent=1))
+        elif good: _print_table(good)
+        if not good: raise BadInput(f'nothing to predict: {len(bad)} of {len(rows)} could not be read')
+        if bad: raise SystemExit(1)
 
 def main():
     "The command `imagenette_predict`: reads `sys.argv`, with options before, between or behind the images."
     show_version()
     parser = anno_parser(imagenette_predict, prog='imagenette_predict')
     next(o for o in parser._actions if o.dest == 'images').nargs = '*' # fastcore 1 and 2 say this in two ways
-    args = vars(parser.parse_intermixed_args())
-    imagenette_predict(**{k: args[k] for k in inspect.signature(imagenette_predict).parameters})
+    args = parser.parse_intermixed_args()
+    imagenette_predict(args.model, args.images, args.tta, args.json)
 
 if __name__ == '__main__': main()

@@ -51,25 +51,22 @@ def _check_room(file, need):
     free = shutil.disk_usage(file.parent).free
     if need > free:
         raise OSError(f'the decoded images need {need/1e9:.2f} GB in {file.parent}, {free/1e9:.2f} are free: '
-                      'make room, or choose a smaller presize or fewer files')
-
-def _decode(row, file, npy, side, start):
-    "Decodes one image to its place in a `.npy` file; gives back width and height."
-    im = NamedImage.create(file)
-    with open(npy, 'r+b') as f: # to a full disk this fails; written through a mapping, it would kill the process
-        f.seek(start + row*3*side**2)
-        f.write(squash(im, side))
-    return im.size
+                      'make room there; a smaller --size or --subset needs less, and --book, or get_dls, needs none')
 
 def _build(file, files, side, key, workers):
     "Makes the two files of a store, and nothing when it fails."
     file.parent.mkdir(parents=True, exist_ok=True)
     _check_room(file, len(files)*3*side**2)
+    def decode(o):
+        row,im = o[0],NamedImage.create(o[1])
+        with open(npy, 'r+b') as f: # to a full disk this fails; written through a mapping, it would kill the process
+            f.seek(pixels.offset + row*3*side**2)
+            f.write(squash(im, side))
+        return im.size
     try:
         with tempfile.TemporaryDirectory(prefix=f'{file.stem}-', suffix='.partial', dir=file.parent) as aside:
             npy, facts = Path(aside)/'npy', Path(aside)/'json'
             pixels = np.lib.format.open_memmap(npy, 'w+', np.uint8, (len(files), side, side, 3))
-            decode = lambda o: _decode(*o, npy, side, pixels.offset)
             sizes = [*parallel(decode, [*enumerate(files)], threadpool=True, n_workers=workers, progress=show_bar())]
             facts.write_text(json.dumps(dict(key=key, sizes=sizes, sum=_checksum(npy, sizes))))
             os.replace(npy, file)

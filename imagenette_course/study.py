@@ -1,15 +1,13 @@
 """`imagenette_study`: a plan in one file, many trainings, one table. Stop it at any time, and continue later."""
 
 __all__ = ['expand_plan', 'read_plan', 'find_plan', 'training_key', 'clock_seconds', 'EpochSeconds', 'right_images',
-           'measure_model', 'study_row', 'read_study', 'epoch_costs', 'run_study', 'imagenette_study', 'main']
+           'measure_model', 'read_study', 'epoch_costs', 'run_study', 'imagenette_study', 'main']
 
-import hashlib, io, itertools, os, shutil, time, tomllib
-from dataclasses import fields
+import hashlib, itertools, os, shutil, time, tomllib
 from collections import Counter
-from contextlib import redirect_stdout
-from importlib.util import find_spec
-from operator import itemgetter
-from .core import BadInput, Diverged, OutOfMemory, check_range, in_one_line, show_bar, show_version, write_aside
+from dataclasses import fields
+from .core import (BadInput, Diverged, OutOfMemory, check_range, in_one_line, quiet, show_bar, show_version,
+                   write_aside)
 from .dataset import image_files, imagenette
 from .baseline import RecordRun
 from fastai.vision.all import *
@@ -23,8 +21,11 @@ from .train import train, trained_learner
 from fastcore.script import anno_parser
 from tqdm.auto import tqdm
 
-# what a plan may say beside the options of `imagenette_train`, and what it means not to
-_STUDY = dict(runs=1, seed=42, views=0)
+# ---- plans
+
+_STUDY = dict(runs=1, seed=42, views=0) # what a plan may say beside the options of `imagenette_train`
+_RESERVED = {'out', 'force', 'tensorboard', 'book', 'tta'} # what the study says itself, or measures
+_PLANS = Path(__file__).parent/'plans'
 
 def expand_plan(
     plan:dict, # `all`: options by name; `parts`: by name, options and lists of them, and `kinds`: options by name
@@ -32,53 +33,43 @@ def expand_plan(
     "All trainings of a plan, in its order, the seeds last: a part that is stopped has first seeds of all its kinds."
     res = []
     for part,o in plan['parts'].items():
-        o = {**_STUDY, **plan.get('all', {}), **o}
-        cells = []
+        o,cells = {**_STUDY, **plan.get('all', {}), **o},[]
         for kind,own in o.pop('kinds', {part: {}}).items():
             both = {**o, **own}
-            names,values = both.keys(), [v if isinstance(v, list) else [v] for v in both.values()]
-            cells += [(kind, dict(zip(names, v))) for v in itertools.product(*values)]
-        for i in range(max((c['runs'] for _,c in cells), default=0)):
-            for kind,c in cells:
-                options = {k: v for k,v in c.items() if k not in _STUDY}
-                if i < c['runs']:
-                    res.append(dict(part=part, kind=kind, options=options, seed=c['seed']+i, views=c['views']))
+            values = [v if isinstance(v, list) else [v] for v in both.values()]
+            cells += [(kind, dict(zip(both, v))) for v in itertools.product(*values)]
+        most = max((c['runs'] for _,c in cells), default=0)
+        res += [dict(part=part, kind=kind, options={k: v for k,v in c.items() if k not in _STUDY}, seed=c['seed']+i,
+                     views=c['views']) for i in range(most) for kind,c in cells if i < c['runs']]
     return res
 
-_RESERVED = ('out', 'force', 'tensorboard', 'book', 'tta') # what the study says itself, or measures
-
-def _table(v, name, known=None):
-    "A table of a plan; raises BadInput for something else, and for a name in it that is not known."
-    if not isinstance(v, dict): raise BadInput(f'{name} must be a table')
-    if known and (other := v.keys() - known):
-        raise BadInput(f"there is no table {min(other)}; there are {' and '.join(known)}")
-    return v
-
-def _check_run(run):
-    "Raises BadInput for options that can't be trained with."
-    for k in ('seed', 'views'): check_range(k, run[k], 0)
-    if bad := run['options'].keys() & set(_RESERVED): raise BadInput(f'there is no option {min(bad)} in a plan')
-    check_names(run['options'])
-    Options(**run['options'], seed=run['seed'])
+def _table(tables, name, within=''):
+    "The table of this name, empty where there is none; raises BadInput for something else."
+    if isinstance(v := tables.get(name, {}), dict): return v
+    raise BadInput(f'{within}{name} must be a table')
 
 def _check_plan(plan):
     "Raises BadInput for the first mistake; the trainings of the plan, as from `expand_plan`."
-    _table(plan, 'a plan', ('all', 'parts'))
-    if 'kinds' in _table(plan.get('all', {}), 'all'): raise BadInput('kinds belong into a part, such as [parts.mixup]')
-    if not _table(plan.get('parts', {}), 'parts'):
-        raise BadInput('it has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
-    for part,o in plan['parts'].items():
-        kinds = _table(_table(o, f'parts.{part}').get('kinds', {}), f'parts.{part}.kinds')
-        for own in [plan.get('all', {}), o, *(_table(v, f'parts.{part}.kinds.{k}') for k,v in kinds.items())]:
+    if other := plan.keys() - {'all', 'parts'}:
+        raise BadInput(f'there is no table {min(other)}; there are all and parts')
+    common,parts = _table(plan, 'all'),_table(plan, 'parts')
+    if 'kinds' in common: raise BadInput('kinds belong into a part, such as [parts.mixup]')
+    if not parts: raise BadInput('it has no parts: a plan needs [parts.NAME], such as [parts.mixup]')
+    for part in parts:
+        kinds = _table(_table(parts, part, 'parts.'), 'kinds', f'parts.{part}.')
+        for own in (common, parts[part], *(_table(kinds, k, f'parts.{part}.kinds.') for k in kinds)):
             for k in _STUDY.keys() & own.keys(): check_range(f'part {part}: {k}', own[k], 0)
     runs = expand_plan(plan)
     for r in runs:
-        try: _check_run(r)
+        try:
+            if bad := r['options'].keys() & _RESERVED: raise BadInput(f'there is no option {min(bad)} in a plan')
+            check_names(r['options'])
+            Options(**r['options'], seed=r['seed'])
         except BadInput as e: raise BadInput(f"part {r['part']}, kind {r['kind']}: {e}") from e
     data = list(dict.fromkeys(r['options'].get('data') for r in runs))
     if len(data) > 1:
         raise BadInput(f'it has several datasets ({data[0]}, {data[1]}): make a plan, and a table, for each')
-    if nothing := plan['parts'].keys() - {r['part'] for r in runs}:
+    if nothing := parts.keys() - {r['part'] for r in runs}:
         raise BadInput(f'part {min(nothing)} plans no training: '
                        'runs must be 1 or more, kinds and lists must not be empty')
     return runs
@@ -91,8 +82,6 @@ def read_plan(
     try: return _check_plan(tomllib.loads(Path(file).read_text(encoding='utf8')))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise BadInput(f'{file} is not TOML: {e}') from e
     except BadInput as e: raise BadInput(f'{file}: {e}') from e
-
-_PLANS = Path(find_spec('imagenette_course').origin).parent/'plans'
 
 def find_plan(
     name:str, # of a file, or of a plan in the package: sample, sprint, cpu, ...
@@ -111,6 +100,23 @@ def training_key(
     o = Options(**{k: v for k,v in options.items() if k not in ('data', 'seed')}, seed=seed)
     kinds = {f.name: f.type for f in fields(Options)}
     return json.dumps({**{k: kinds[k](v) for k,v in sorted(o.given().items()) if k != 'seed'}, 'seed': seed})
+
+def _key(run): return training_key(run['options'], run['seed'])
+
+def _words(run):
+    told = [f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')]
+    return ', '.join(dict.fromkeys([run['part'], run['kind'], *told, f"seed {run['seed']}"]))
+
+def epoch_costs(
+    options:dict, # of `imagenette_train`, by name
+) -> list: # of floats, one for each epoch
+    "What each epoch costs, as far as the options tell: pixels times images, without a unit."
+    n,stages = options.get('subset', 1000),options.get('progressive')
+    if stages is None: return [float(n*options.get('size', 112)**2)]*options.get('epochs', 5)
+    stages = parse_stages(stages, 64, 1e-3)
+    return [float(n*s.size**2) for e,s in zip(n_epochs(stages), stages) for _ in range(e)]
+
+# ---- what is measured
 
 def clock_seconds(
     device:torch.device, # on which is computed
@@ -132,10 +138,8 @@ class EpochSeconds(Callback):
         history[-1]['clock_seconds'] = clock_seconds(self.dls.device) - self.start
         self.tell(len(history))
 
-def _accuracy(preds, targs): return (preds.argmax(1) == targs).float().mean().item()
-
 def _passes(learn, dl, n):
-    "Probabilities (n+1, n_images, n_classes), plain ones first, labels, and the seconds of each pass."
+    "Probabilities (n_images, n_classes), the same of each view (n, n_images, n_classes), labels, seconds of each pass."
     preds,seconds = [],[]
     for i in range(n+1):
         with dl.dataset.set_split_idx(0 if i else 1):
@@ -143,7 +147,8 @@ def _passes(learn, dl, n):
             p,targs = learn.get_preds(dl=dl)
             seconds.append(clock_seconds(dl.device) - start)
         preds.append(p)
-    return torch.stack(preds), targs, seconds
+    preds = torch.stack(preds)
+    return preds[0], preds[1:], targs, seconds
 
 def right_images(
     row, # of the table
@@ -162,52 +167,28 @@ def measure_model(
     `pass_seconds` of one pass over the validation set, `corner_seconds` of the five."""
     set_seed(learn.seed)
     with learn.no_bar():
-        (plain,*augmented),targs,seconds = _passes(learn, learn.dls.valid, views)
-        right = np.packbits((plain.argmax(1) == targs).numpy()).tobytes().hex()
-        res = dict(right=right, nll=F.nll_loss(plain.clamp_min(1e-12).log(), targs).item(),
-                   ece=calibration_error(plain, targs).item(), pass_seconds=float(np.mean(seconds)))
-        if not views: return res
-        for rule in ('mean', 'max'):
-            res[f'tta_{rule}'] = [
-                _accuracy(combine_views(plain, torch.stack(augmented[:k]), reduce=rule) if k else plain, targs)
-                for k in range(views+1)]
-        (plain,*corners),targs,seconds = _passes(learn, corner_dl(learn.dls.valid, learn.dls.settings['size']), 4)
-        for rule,how in dict(mean=dict(beta=.2), max=dict(reduce='max')).items():
-            res[f'corners_{rule}'] = _accuracy(combine_views(plain, torch.stack(corners), **how), targs)
-        return dict(res, corner_seconds=sum(seconds))
+        plain,augmented,targs,seconds = _passes(learn, learn.dls.valid, views)
+        if views:
+            dl = corner_dl(learn.dls.valid, learn.dls.settings['size'])
+            centre,corners,_,corner_seconds = _passes(learn, dl, 4)
+    res = dict(right=np.packbits((plain.argmax(1) == targs).numpy()).tobytes().hex(),
+               nll=F.nll_loss(plain.clamp_min(1e-12).log(), targs).item(), ece=calibration_error(plain, targs).item(),
+               pass_seconds=float(np.mean(seconds)))
+    if not views: return res
+    def over(plain, views, **how): return accuracy(combine_views(plain, views, **how), targs).item()
+    for reduce in ('mean', 'max'):
+        res[f'tta_{reduce}'] = [over(plain, augmented[:k], reduce=reduce) for k in range(views+1)]
+    return dict(res, corners_mean=over(centre, corners, beta=.2), corners_max=over(centre, corners, reduce='max'),
+                corner_seconds=sum(corner_seconds))
+
+# ---- the table
 
 _LISTS = ('accuracies', 'tta_mean', 'tta_max') # columns that hold several numbers
-
-def _machine(device):
-    "The device in words, and of a CPU its maker's name where Linux tells it."
-    info = Path('/proc/cpuinfo')
-    named = re.search(r'model name\s*:\s*(.*)', info.read_text()) if 'CPU' in device and info.exists() else None
-    return f'{named[1]}, {device}' if named else device
-
-def _data(path):
-    "The images of a folder in words."
-    n = Counter(f.parts[-3] for f in image_files(path))
-    return f"{path.name}, {n['train']} + {n['val']} images"
-
-def study_row(
-    run:dict, # as from `expand_plan`
-    summary:dict, # as from `train`
-    history:list, # of dicts, the epochs as in history.csv, with `clock_seconds`
-    measured:dict, # as from `measure_model`
-) -> dict: # value by column
-    "What the table holds of one training."
-    o,path,n = summary['plan'],Path(summary['dataset']['path']),summary['dataset']['train']
-    stages = [Stage(*s) for s in o['stages'] or []]
-    seen = sum(e*(n//b*b) for e,b in (
-        zip(n_epochs(stages), [s.bs for s in stages]) if stages else [(o['epochs'], o['bs'])]))
-    seconds = sum(h['clock_seconds'] for h in history)
-    return dict(options=training_key(run['options'], run['seed']), seed=run['seed'],
-                **{k: o[k] for k in ('arch', 'size', 'epochs', 'bs', 'lr')},
-                accuracy=summary['accuracy'], accuracies=[round(h['accuracy'], 5) for h in history],
-                seconds=seconds, wall_seconds=summary['seconds'], images_a_second=seen/seconds, **measured,
-                train_images=n, val_images=summary['dataset']['val'], data=_data(path),
-                machine=_machine(summary['device']),
-                versions=' '.join(f'{k} {v}' for k,v in summary['versions'].items()), date=summary['date'])
+_DECIDED = ['arch', 'size', 'epochs', 'bs', 'lr'] # by the images and the device where a plan leaves them open
+_COLUMNS = ['options', 'seed', *_DECIDED, 'accuracy', 'accuracies',
+            'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece', 'pass_seconds',
+            'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds',
+            'train_images', 'val_images', 'data', 'machine', 'versions', 'date', 'right']
 
 def read_study(
     file:Path, # CSV of `imagenette_study`
@@ -224,56 +205,59 @@ def read_study(
 def _csv(rows):
     "The rows as CSV; a column for all that any of them has."
     text = [{k: json.dumps(v) if isinstance(v, list) else v for k,v in row.items()} for row in rows]
-    return pd.DataFrame(text, columns=list(dict.fromkeys(
-        [*_COLUMNS, *(k for row in text for k in row)]))).to_csv(index=False).encode()
+    columns = dict.fromkeys(itertools.chain(_COLUMNS, *text))
+    return pd.DataFrame(text, columns=list(columns)).to_csv(index=False).encode()
 
-_COLUMNS = ['options', 'seed', 'arch', 'size', 'epochs', 'bs', 'lr', 'accuracy', 'accuracies',
-            'seconds', 'wall_seconds', 'images_a_second', 'nll', 'ece', 'pass_seconds',
-            'tta_mean', 'tta_max', 'corners_mean', 'corners_max', 'corner_seconds',
-            'train_images', 'val_images', 'data', 'machine', 'versions', 'date', 'right']
+def _rows(file): return {row['options']: row for row in read_study(file).to_dict('records')} if file.exists() else {}
 
-def epoch_costs(
-    options:dict, # of `imagenette_train`, by name
-) -> list: # of floats, one for each epoch
-    "What each epoch costs, as far as the options tell: pixels times images, without a unit."
-    n,stages = options.get('subset', 1000),options.get('progressive')
-    if stages is None: return [float(n*options.get('size', 112)**2)]*options.get('epochs', 5)
-    stages = parse_stages(stages, 64, 1e-3)
-    return [float(n*s.size**2) for e,s in zip(n_epochs(stages), stages) for _ in range(e)]
+def _machine(device):
+    "The device in words, and of a CPU its maker's name where Linux tells it."
+    info = Path('/proc/cpuinfo')
+    named = re.search(r'model name\s*:\s*(.*)', info.read_text()) if 'CPU' in device and info.exists() else None
+    return f'{named[1]}, {device}' if named else device
 
-def _words(run):
-    return ', '.join(dict.fromkeys([
-        run['part'], run['kind'],
-        *(f'{k} {v}' for k,v in run['options'].items() if k in ('size', 'epochs', 'progressive', 'noise')),
-        f"seed {run['seed']}"]))
+def _data(path):
+    "The images of a folder in words."
+    n = Counter(f.parts[-3] for f in image_files(path))
+    return f"{path.name}, {n['train']} + {n['val']} images"
+
+# ---- the study
 
 def _row(run, folder, tell):
-    "Trains, or goes on with it, measures, and gives the row."
+    "Trains, or goes on with it, measures, and gives what the table holds of it."
     begun = any((folder/f).exists() for f in ('checkpoint.pt', 'summary.json'))
-    with redirect_stdout(io.StringIO()): path = imagenette(run['options'].get('data')) # which must be what it was
+    with quiet(): path = imagenette(run['options'].get('data')) # which must be what it was
     what = (dict(resume=folder, data=path) if begun else
             dict(run['options'], seed=run['seed'], out=folder, force=True))
     summary = train(**what, show=False, cbs=EpochSeconds(tell))
-    history = pd.read_csv(folder/'history.csv').to_dict('records')
-    with redirect_stdout(io.StringIO()): learn = trained_learner(folder)
-    return study_row(run, summary, history, measure_model(learn, run['views']))
+    with quiet(): learn = trained_learner(folder)
+    measured,history = measure_model(learn, run['views']),pd.read_csv(folder/'history.csv')
+    p,data,seconds = summary['plan'],summary['dataset'],history.clock_seconds.sum().item()
+    stages = [Stage(*s) for s in p['stages'] or []]
+    batches = zip(n_epochs(stages), [s.bs for s in stages]) if stages else [(p['epochs'], p['bs'])]
+    seen = sum(n*(data['train']//bs*bs) for n,bs in batches)
+    return dict(options=_key(run), seed=run['seed'], **{k: p[k] for k in _DECIDED}, accuracy=summary['accuracy'],
+                accuracies=history.accuracy.round(5).tolist(), seconds=seconds, wall_seconds=summary['seconds'],
+                images_a_second=seen/seconds, **measured, train_images=data['train'], val_images=data['val'],
+                data=_data(path), machine=_machine(summary['device']),
+                versions=' '.join(f'{k} {v}' for k,v in summary['versions'].items()), date=summary['date'])
 
-def _folder(out, run):
-    return out/f"run-{hashlib.md5(training_key(run['options'], run['seed']).encode()).hexdigest()[:12]}"
+def _folder(out, run): return out/f'run-{hashlib.md5(_key(run).encode()).hexdigest()[:12]}'
 
-def _is_done(run, row):
-    return row is not None and (
-        not run['views'] or isinstance(row.get('tta_mean'), list) and len(row['tta_mean']) > run['views'])
-
-# options that depend on images and device where a plan leaves them open
-_FILLED = ('arch', 'size', 'epochs', 'bs', 'lr')
+def _left(plan, rows):
+    "The trainings that are not in the table; of those that are the same, the one with the most views."
+    most = {}
+    for r in plan:
+        k = _key(r)
+        if k not in most or r['views'] > most[k]['views']: most[k] = r
+    # `tta_mean` has a number for 0, 1, ... views
+    return [r for k,r in most.items() if k not in rows or len(rows[k]['tta_mean'] or [0]) <= r['views']]
 
 def _check_data(plan, file, rows):
     """Raises BadInput or OSError for what can't be trained here, and for a table of other images
     or of another device's settings."""
     path = imagenette(plan[0]['options'].get('data'))
-    other = {row['data'] for row in rows.values()} - {_data(path)}
-    if other:
+    if other := {row['data'] for row in rows.values()} - {_data(path)}:
         raise BadInput(f'{file} is of {min(other)}, and these are {_data(path)}: '
                        'name another --out, or set $IMAGENETTE')
     checked = {} # by options: the same for all seeds
@@ -281,20 +265,12 @@ def _check_data(plan, file, rows):
         key = training_key(r['options'], 0)
         try: p = checked[key] = checked.get(key) or resolve(Options(**r['options'], seed=r['seed']), path).settings()
         except (BadInput, OSError) as e: raise type(e)(f"part {r['part']}, kind {r['kind']}: {e}") from e
-        row = rows.get(training_key(r['options'], r['seed']), p)
-        for k in _FILLED:
+        row = rows.get(_key(r), p)
+        for k in _DECIDED:
             if row[k] != p[k]:
                 raise BadInput(f"{file}: {_words(r)} was trained with {k} {row[k]}, "
                                f"and {k} {p[k]} is what suits this machine: "
                                f"say {k} in the plan, or name another --out")
-
-def _left(plan, rows):
-    "The trainings that are not in the table; of those that are the same, the one with the most views."
-    most = {training_key(r['options'], r['seed']): r for r in sorted(plan, key=itemgetter('views'))}
-    return [most[k] for k in dict.fromkeys(training_key(r['options'], r['seed']) for r in plan)
-            if not _is_done(most[k], rows.get(k))]
-
-def _rows(file): return {row['options']: row for row in read_study(file).to_dict('records')} if file.exists() else {}
 
 @contextmanager
 def _alone(out):
@@ -335,7 +311,6 @@ def _train_left(plan, out):
         folder,before = _folder(out, run),sum(map(sum, costs[:i]))
         def tell(epochs): bar.update(before + sum(costs[i][:epochs]) - bar.n)
         def say(what): tqdm.write(f'{i+1} of {len(left)}: {_words(run)}: {what}', file=sys.stdout); sys.stdout.flush()
-        folder.mkdir(exist_ok=True)
         try: row = _row(run, folder, tell)
         except (Diverged, OutOfMemory) as e:
             failed.append(type(e)(f'{_words(run)}: {e}'))

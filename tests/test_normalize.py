@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
+from imagenette_course import models
 from imagenette_course.core import BadInput, write_aside
 from imagenette_course.dataset import get_dls, image_files
 from imagenette_course.baseline import fit, get_learner
@@ -233,6 +234,12 @@ def test_weights_that_are_no_numbers(file, tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match='is not a file'): load_model(tmp_path/'no.safetensors')
 
+def test_a_file_that_may_not_be_read(file, monkeypatch):
+    "Of such a file, too, safetensors says that there is none."
+    def refuse(*args, **kwargs): raise PermissionError(13, 'Permission denied')
+    monkeypatch.setattr(models, 'open', refuse, raising=False) # to the superuser nothing is forbidden
+    with pytest.raises(PermissionError, match=rf"{file} can't be read \(Permission denied\): change its permissions"): load_model(file)
+
 def test_inputs_that_are_refused(file):
     for x,words in [
             (torch.zeros(3, 8, 8, dtype=torch.int64), 'torch.int64'), (torch.full((3, 8, 8), 1.5), 'values from 1.5 to 1.5'), (-torch.ones(3, 8, 8), 'floats must be in 0..1'),
@@ -243,7 +250,7 @@ def test_inputs_that_are_refused(file):
         assert words in str(e.value)
 
 def test_what_cannot_be_described(tiny, learn, tmp_path):
-    with pytest.raises(BadInput, match='resnet18 is no network of this package'): save_model(_named(learn, 'resnet18'), tmp_path/'m.safetensors')
+    with pytest.raises(BadInput, match='would not make this network, resnet18, .*give the function that makes it'): save_model(_named(learn, 'resnet18'), tmp_path/'m.safetensors')
     with pytest.raises(BadInput, match='must end in .safetensors'): save_model(learn, tmp_path/'m.pth')
     with pytest.raises(OSError, match='could not be written.*there is no folder'): save_model(learn, tmp_path/'no'/'m.safetensors', .1)
     assert list(tmp_path.iterdir()) == []

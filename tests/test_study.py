@@ -12,11 +12,9 @@ from hypothesis import given, settings, strategies as st
 
 from imagenette_course import study as module
 from imagenette_course.baseline import no_output
-from imagenette_course.core import BadInput
+from imagenette_course.core import BadInput, Diverged, OutOfMemory
 from imagenette_course.dataset import make_sample
 from imagenette_course.study import *
-from imagenette_course.core import Diverged
-from imagenette_course.core import OutOfMemory
 from imagenette_course.options import Options
 from imagenette_course.train import train, trained_learner
 from imagenette_course.tta import tta
@@ -54,15 +52,15 @@ def test_a_plan_has_each_combination_once(epochs, noise, runs, kinds):
     assert [r['seed'] for r in made] == sorted(r['seed'] for r in made)
 
 @pytest.mark.smoke
-@pytest.mark.parametrize('text,why', [
-    ('', 'has no parts'), ('[al]\n[parts.a]', 'there is no table al'), ('a = ', 'is not TOML'), ('all = 3\n[parts.a]', 'all must be a table'),
-    ('[parts]\na = 3', 'parts.a must be a table'), ('[parts.a]\nkinds.x = 3', 'parts.a.kinds.x must be a table'),
-    ('[parts.a]\nkind = 3', 'there is no option kind'), ('[parts.a]\nepochs = "3"', 'it must be of type int'), ('[parts.a]\nepochs = [1, 0]', '--epochs'),
-    ('[parts.a]\nout = "x"', 'there is no option out'), ('[parts.a]\nruns = 0', 'plans no training'), ('[parts.a]\nruns = [1, 2]', 'part a: runs=[1, 2]: it must be a whole number'),
-    ('[parts.a]\nkinds.x = {data = "160"}\nkinds.y = {data = "320"}', 'has several datasets'),
-    ('[parts.a]\nepochs = 3\nprogressive = "1:24"', '--epochs and --progressive'), ('[parts.a]\nkinds.x = {noise = 7}', 'part a, kind x: --noise=7')])
-def test_a_mistake_in_a_plan(file, text, why):
-    with pytest.raises(BadInput, match=re.escape(why)): read_plan(file(text))
+def test_mistakes_in_a_plan(file):
+    for text,why in [
+        ('', 'has no parts'), ('[al]\n[parts.a]', 'there is no table al'), ('a = ', 'is not TOML'), ('all = 3\n[parts.a]', 'all must be a table'),
+        ('[parts]\na = 3', 'parts.a must be a table'), ('[parts.a]\nkinds.x = 3', 'parts.a.kinds.x must be a table'),
+        ('[parts.a]\nkind = 3', 'there is no option kind'), ('[parts.a]\nepochs = "3"', 'it must be of type int'), ('[parts.a]\nepochs = [1, 0]', '--epochs'),
+        ('[parts.a]\nout = "x"', 'there is no option out'), ('[parts.a]\nruns = 0', 'plans no training'), ('[parts.a]\nruns = [1, 2]', 'part a: runs=[1, 2]: it must be a whole number'),
+        ('[parts.a]\nkinds.x = {data = "160"}\nkinds.y = {data = "320"}', 'has several datasets'),
+        ('[parts.a]\nepochs = 3\nprogressive = "1:24"', '--epochs and --progressive'), ('[parts.a]\nkinds.x = {noise = 7}', 'part a, kind x: --noise=7')]:
+        with pytest.raises(BadInput, match=re.escape(why)): read_plan(file(text))
 
 def test_a_plan_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match='cpu, gpu, leaderboard, sample'): find_plan('nothing')
@@ -71,10 +69,10 @@ def test_a_plan_that_is_not_there(tmp_path):
         read_plan(tmp_path/'p.toml')
     assert find_plan(tmp_path/'p.toml') == tmp_path/'p.toml'
 
-@pytest.mark.parametrize('name', ['sample', 'cpu', 'gpu', 'leaderboard', 'sprint'], ids='plan_{}'.format)
-def test_plans_of_the_package(name):
-    runs = read_plan(find_plan(name))
-    assert len({(r['part'], training_key(r['options'], r['seed'])) for r in runs}) == len(runs), 'a part has the same training twice'
+def test_plans_of_the_package():
+    for name in ('sample', 'cpu', 'gpu', 'leaderboard', 'sprint'):
+        runs = read_plan(find_plan(name))
+        assert len({(r['part'], training_key(r['options'], r['seed'])) for r in runs}) == len(runs), f'a part of {name} has the same training twice'
 
 def test_the_leaderboard_keeps_its_rules():
     runs = read_plan(find_plan('leaderboard'))
@@ -82,14 +80,13 @@ def test_the_leaderboard_keeps_its_rules():
     lengths = pd.DataFrame([dict(r['options'], seed=r['seed']) for r in runs]).groupby(['size', 'epochs']).seed.nunique()
     assert lengths.to_dict() == {(128, 5): 5, (128, 20): 5, (128, 80): 5, (192, 5): 5, (192, 20): 5}
 
-@pytest.mark.parametrize('name', ['cpu', 'gpu', 'sample'], ids='plan_{}'.format)
-def test_growing_images_have_equal_compute(name):
+def test_growing_images_have_equal_compute():
     "Pixels times epochs of the growing images are those of the one size that they are compared with."
-    parts = {}
-    for r in read_plan(find_plan(name)):
-        if r['part'].startswith('progressive'): parts.setdefault(r['part'], {})[r['kind']] = sum(epoch_costs(r['options']))
-    assert parts
-    for p in parts.values(): assert p['growing'] == p['fixed']
+    for name in ('cpu', 'gpu', 'sample'):
+        parts = {}
+        for r in read_plan(find_plan(name)):
+            if r['part'].startswith('progressive'): parts.setdefault(r['part'], {})[r['kind']] = sum(epoch_costs(r['options']))
+        assert parts and all(p['growing'] == p['fixed'] for p in parts.values()), name
 
 # ---- keys, costs, the table
 
@@ -116,10 +113,10 @@ def test_rows_from_before_images_were_recorded(tmp_path):
     df = read_study(tmp_path/'s.csv')
     assert right_images(df.iloc[1]).tolist() == [False, True, False, False] and not isinstance(df.right[0], str)
 
-@pytest.mark.parametrize('data', [b'', b'a,b\n1,2\n', b'\xff\xfe\x00', b'a\n1,2,3\n4\n"'])
-def test_what_is_no_table(tmp_path, data):
-    (tmp_path/'s.csv').write_bytes(data)
-    with pytest.raises(BadInput, match='is no table of imagenette_study'): read_study(tmp_path/'s.csv')
+def test_what_is_no_table(tmp_path):
+    for data in (b'', b'a,b\n1,2\n', b'\xff\xfe\x00', b'a\n1,2,3\n4\n"'):
+        (tmp_path/'s.csv').write_bytes(data)
+        with pytest.raises(BadInput, match='is no table of imagenette_study'): read_study(tmp_path/'s.csv')
 
 # ---- the study
 
@@ -187,13 +184,6 @@ def test_two_studies_in_one_folder(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(EpochSeconds, 'after_epoch', real)
     assert len(run_study(plan[:2], tmp_path)) == 2
 
-def test_what_a_stop_left_behind_goes(plan, tmp_path):
-    "A folder whose row was written already."
-    run_study(plan[:1], tmp_path)
-    folder = module._folder(tmp_path, plan[0])
-    folder.mkdir(); (folder/'loss.png').write_text('left behind')
-    assert [len(v) for v in run_study([dict(plan[0], views=1)], tmp_path).tta_mean] == [2] and not folder.exists()
-
 def test_a_stop_before_the_row_was_written(plan, tmp_path, monkeypatch):
     "The training is whole: it is measured, and not made again."
     def stop(*args): raise KeyboardInterrupt
@@ -204,9 +194,12 @@ def test_a_stop_before_the_row_was_written(plan, tmp_path, monkeypatch):
     assert len(run_study(plan[:1], tmp_path)) == 1
 
 def test_views_that_are_missing_are_measured(plan, tmp_path):
+    "What a stop left behind after its row was written goes."
     run_study(plan[:1], tmp_path)
+    folder = module._folder(tmp_path, plan[0])
+    folder.mkdir(); (folder/'loss.png').write_text('left behind')
     df = run_study([dict(plan[0], views=2)], tmp_path)
-    assert len(df) == 1 and len(df.tta_mean[0]) == len(df.tta_max[0]) == 3 and 0 <= df.corners_mean[0] <= 1
+    assert not folder.exists() and len(df) == 1 and len(df.tta_mean[0]) == len(df.tta_max[0]) == 3 and 0 <= df.corners_mean[0] <= 1
 
 def test_another_dataset_is_refused(plan, tmp_path):
     run_study(plan[:1], tmp_path/'o')
@@ -215,19 +208,15 @@ def test_another_dataset_is_refused(plan, tmp_path):
     with pytest.raises(BadInput, match='name another --out'): run_study([dict(r, options=dict(r['options'], data=str(other))) for r in plan], tmp_path/'o')
     assert (tmp_path/'o/study.csv').read_bytes() == before
 
-def test_all_is_checked_before_the_first_training(plan, tmp_path):
-    with pytest.raises(BadInput, match='part p, kind mixup: 8 px are too small'):
-        run_study([plan[0], dict(plan[1], options=dict(plan[1]['options'], size=8))], tmp_path/'o')
-    assert not (tmp_path/'o').exists()
-
-@pytest.mark.parametrize('options,why', [(dict(bs=41), '--bs'), (dict(noise=5), 'noise=5')])
-def test_what_the_images_do_not_allow_is_found_first(plan, tiny, tmp_path, options, why, monkeypatch):
+def test_all_is_checked_before_the_first_training(plan, tiny, tmp_path):
     "There are 40 training images; and without its table there are no wrong labels."
     here = shutil.copytree(tiny, tmp_path/'data')
     (here/'noisy_imagenette.csv').unlink()
-    other = dict(plan[1], options=dict(plan[1]['options'], **options))
-    with pytest.raises((BadInput, FileNotFoundError), match=f'part p, kind mixup: {why}'): run_study([dict(r, options=dict(r['options'], data=str(here))) for r in (plan[0], other)], tmp_path/'o')
-    assert not (tmp_path/'o').exists()
+    for options,why in ((dict(size=8), '8 px are too small'), (dict(bs=41), '--bs'), (dict(noise=5), 'noise=5')):
+        other = dict(plan[1], options=dict(plan[1]['options'], **options))
+        runs = [dict(r, options=dict(r['options'], data=str(here))) for r in (plan[0], other)]
+        with pytest.raises((BadInput, FileNotFoundError), match=f'part p, kind mixup: {why}'): run_study(runs, tmp_path/'o')
+        assert not (tmp_path/'o').exists()
 
 def test_what_a_plan_leaves_open_must_stay_the_same(plan, tmp_path, monkeypatch):
     "The recipe depends on the device; a table that was begun on another one is not gone on with."
@@ -239,16 +228,16 @@ def test_what_a_plan_leaves_open_must_stay_the_same(plan, tmp_path, monkeypatch)
     with pytest.raises(BadInput, match='seed 42 was trained with lr 0.003, and lr 0.1 is what suits this machine: say lr in the plan, or name another --out'): run_study(plan, tmp_path)
     assert (tmp_path/'study.csv').read_bytes() == before
 
-@pytest.mark.parametrize('error', [Diverged, OutOfMemory])
-def test_a_training_that_fails_does_not_keep_the_others(plan, tmp_path, monkeypatch, capsys, error):
+def test_a_training_that_fails_does_not_keep_the_others(plan, tmp_path, monkeypatch, capsys):
     real = module._row
     def row(run, *args):
-        if run['kind'] == 'mixup': raise error('the loss is no number')
+        if run['kind'] == 'mixup': raise Diverged('the loss is no number') if run['seed'] == 42 else OutOfMemory('too little memory')
         return real(run, *args)
     monkeypatch.setattr(module, '_row', row)
-    with pytest.raises(error, match=r'2 of 4 trainings failed and have no row; the first: p, mixup, .*seed 42: the loss is no number'): run_study(plan, tmp_path)
+    with pytest.raises(Diverged, match=r'2 of 4 trainings failed and have no row; the first: p, mixup, .*seed 42: the loss is no number'): run_study(plan, tmp_path)
     assert set(read_study(tmp_path/'study.csv').options) == {training_key(r['options'], r['seed']) for r in plan if r['kind'] == 'plain'}
-    assert '2 of 4: p, mixup, size 24, epochs 1, seed 42: the loss is no number' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert '2 of 4: p, mixup, size 24, epochs 1, seed 42: the loss is no number' in out and 'seed 43: too little memory' in out
     monkeypatch.setattr(module, '_row', real)
     assert len(run_study(plan, tmp_path)) == 4 and [f.name for f in tmp_path.iterdir()] == ['study.csv']
 
@@ -283,12 +272,13 @@ def test_callbacks_of_a_program(plan, tmp_path):
     train(**plan[0]['options'], out=tmp_path/'o', show=False, cbs=Count())
     assert Count.n == 1 and 'cbs' not in json.loads((tmp_path/'o/summary.json').read_text())['options']
 
-def test_the_command(tiny, tmp_path, file):
-    def start(*args): return subprocess.run([sys.executable, '-c', 'from imagenette_course.study import main; main()', *map(str, args)], capture_output=True, text=True)
+def test_the_command(tiny, tmp_path, file, monkeypatch, capsys):
     p = file(f'[parts.a]\ndata = "{tiny}"\narch = "xresnet18"\nsize = 24\nbs = 8\nepochs = 1')
-    done = start(p, '--out', tmp_path/'o')
+    done = subprocess.run([sys.executable, '-c', 'from imagenette_course.study import main; main()', p, '--out', tmp_path/'o'], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(read_study(tmp_path/'o/study.csv')) == 1 and '1 of 1' in done.stdout
-    assert 'name a folder with --out' in start(p).stderr
-    bad = start('nothing', '--out', tmp_path/'o')
-    assert bad.returncode == 2 and bad.stderr.count('\n') == 1 and 'there is no plan nothing' in bad.stderr
+    for args,why in (([str(p)], 'name a folder with --out'), (['nothing', '--out', str(tmp_path/'o')], 'there is no plan nothing')):
+        monkeypatch.setattr(sys, 'argv', ['imagenette_study', *args])
+        with pytest.raises(SystemExit) as e: module.main()
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and err.count('\n') == 1 and why in err
