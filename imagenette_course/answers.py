@@ -35,16 +35,16 @@ def study_table(
 
 # %% ../nbs/14_does_it_help.ipynb #n1806102
 def recorded(
-    plan:str='cpu', # name of a plan in the package
-    folder:Path=None, # that holds `plan`.csv, None: the package's own, `nbs/results` in the repository
+    name:str='cpu', # of a plan in the package, or PLAN-MACHINE for what was recorded on another machine
+    folder:Path=None, # that holds `name`.csv, None: the package's own, `nbs/results` in the repository
 ) -> pd.DataFrame: # as from `study_table`
     """The results that were recorded for a plan.
     Raises what `read_plan` and `read_study` raise; FileNotFoundError where there are none."""
     package = find_plan('cpu').parent.parent
     results = package/'results' if (package/'results').exists() else package.parent/'nbs/results'
-    file = Path(ifnone(folder, results))/f'{plan}.csv'
-    if not file.exists(): raise FileNotFoundError(f'{file} is missing: no results were recorded for the plan {plan}')
-    return study_table(read_plan(find_plan(plan)), read_study(file))
+    file = Path(ifnone(folder, results))/f'{name}.csv'
+    if not file.exists(): raise FileNotFoundError(f'{file} is missing: no results were recorded for the plan {name}')
+    return study_table(read_plan(find_plan(name.split('-')[0])), read_study(file))
 
 def provenance(
     table:pd.DataFrame, # as from `study_table`
