@@ -250,7 +250,7 @@ def fit(
     name:str=None, # what is tried here, None: the network's class
     cbs=None, # callbacks for this run alone
     show:bool=True, # False: print nothing
-    schedule:str='cycle', # of the rate: cycle, flat (then a cosine), constant, or chapter 12's linear
+    schedule:str='cycle', # of the rate: cycle, flat (then a cosine), constant, or, from the module `sprint`, linear
 ) -> Run: # filled
     """Trains by a method of the learner, and records the run. Shows fastai's progress bar in a notebook and on a
     terminal, one line an epoch elsewhere. Raises BadInput for a bad number, or a learner without accuracy."""

@@ -74,14 +74,13 @@ class Classifier(nn.Module):
 
     def prepare(self, x):
         """Images (n, 3, h, w), uint8 or floats in 0..1, as validation had them: the middle square, `presize`, `size`,
-        normalized."""
+        normalized. Raises BadInput for anything else."""
+        x = _rgb(x)
         h,w = x.shape[-2:]
         side = min(h, w)
         x = TF.crop(x, (h-side)//2, (w-side)//2, side, side).to(self.mean.device) # bytes are cut and moved as bytes
         x = TF.resize(TF.to_dtype(x, torch.float32, scale=True), [self.presize]*2, antialias=True)
-        d = self.presize/self.size/2 # the rest is what fastai's batch transforms do in validation
-        if d > 1: x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
-        x = F.interpolate(x, size=[self.size]*2, mode='bilinear', align_corners=True)
+        x = _squeezed(x, self.size)
         return TF.normalize(x, self.mean.float(), self.std.float()).to(next(self.model.parameters()).dtype)
 
     @torch.inference_mode()
@@ -93,6 +92,12 @@ class Classifier(nn.Module):
         probs = self.model(self.prepare(x if x.ndim == 4 else x[None])).float().softmax(1).cpu()
         named = [{self.classes[i]: p[i].item() for i in p.argsort(descending=True)} for p in probs]
         return named if x.ndim == 4 else named[0]
+
+def _squeezed(x, size):
+    "Square images at another size, as fastai's batch transforms make them in validation; the device is not waited for."
+    d = x.shape[-1]/size/2
+    if d > 1: x = F.interpolate(x, scale_factor=1/d, mode='area', recompute_scale_factor=True)
+    return F.interpolate(x, size=[size]*2, mode='bilinear', align_corners=True)
 
 def _rgb(x):
     """An image file, a Pillow image or a tensor as a plain tensor; raises BadInput unless it holds colour images, uint8

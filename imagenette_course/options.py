@@ -38,6 +38,12 @@ NOT_BOTH = [('epochs', 'progressive', '--progressive names epochs and sizes'),
 TITLE = ('book', 'progressive', *TECHNIQUES, 'mix_p', 'opt', 'schedule', 'crop', 'grow', 'no_whiten', 'blur', 'noise',
          'no_normalize', 'holdout') # what the name of a run tells
 
+def _check_type(o, v):
+    "Raises BadInput for a value that a field can't have."
+    number = isinstance(v, int) and o.type is float # a whole one is a float, too
+    if isinstance(v, bool) != (o.type is bool) or not (number or isinstance(v, o.type)):
+        raise BadInput(f'{o.name} = {json.dumps(v, default=str)}: it must be of type {o.type.__name__}')
+
 @dataclass(frozen=True)
 class Options:
     "Train an image classifier from scratch. Ends with a table, and a folder of summary, history, figures, weights."
@@ -82,9 +88,7 @@ class Options:
             if v is None and o.default is None: continue
             if isinstance(v, np.generic): v = v.item() # so that it can be written
             object.__setattr__(self, o.name, v)
-            number = isinstance(v, int) and o.type is float # a whole one is a float, too
-            if isinstance(v, bool) != (o.type is bool) or not (number or isinstance(v, o.type)):
-                raise BadInput(f'{o.name} = {json.dumps(v, default=str)}: it must be of type {o.type.__name__}')
+            _check_type(o, v)
             if o.name in LIMITS: check_range(f'--{o.name}', v, *LIMITS[o.name])
             if o.name in CHOICES and v not in CHOICES[o.name]:
                 raise BadInput(f"--{o.name}={v}: it must be one of {', '.join(map(str, CHOICES[o.name]))}")
@@ -139,10 +143,14 @@ def check_names(
 def _read_config(file):
     "The options in a TOML file, or in the summary.json of an earlier run. Raises BadInput or OSError."
     data,kind = file.read_bytes(), 'JSON' if file.suffix == '.json' else 'TOML'
-    try:
-        found = dict(json.loads(data)['options'] if kind == 'JSON' else tomllib.loads(data.decode()))
-        check_names(found)
+    try: found = json.loads(data)['options'] if kind == 'JSON' else tomllib.loads(data.decode())
     except (ValueError, KeyError, TypeError) as e: raise BadInput(f'{file} is not {kind} with options: {e}') from e
+    if not isinstance(found, dict): raise BadInput(f'{file} is not {kind} with options')
+    try:
+        check_names(found)
+        for o in fields(Options):
+            if found.get(o.name) is not None: _check_type(o, found[o.name])
+    except BadInput as e: raise BadInput(f'{file}: {e}') from e
     return found
 
 def parse(

@@ -269,14 +269,16 @@ def fast_learner(
     arch=xresnet50, # function that makes a network, with a parameter `n_out`
     loss_func=None, # of logits (n, c) and labels (n,); None: cross entropy
     cbs=None, # callbacks
+    metrics=None, # further metrics, beside accuracy
+    seed:int=42, # of the first weights, and later of `fit`'s batches and augmentation
     use:dict=None, # which of the three to use, None: `fast_settings` for the device
-    **kwargs # for `get_learner`
+    **kwargs # for fastai's `Learner`
 ) -> Learner: # with a fresh network and the metric accuracy
     "`get_learner` with AdamW and a quicker training step, as `fast_settings` has it for the device."
     use = AttrDict(ifnone(use, fast_settings(dls.device)))
     adamw = partial(OptimWrapper, opt=torch.optim.AdamW, fused=use.fused or None)
     cbs = L(cbs) + L(ChannelsLast() if use.channels_last else None)
-    learn = get_learner(dls, arch, loss_func, cbs, **{'opt_func': adamw, **kwargs})
+    learn = get_learner(dls, arch, loss_func, cbs, metrics, seed, **{'opt_func': adamw, **kwargs})
     learn.use = dict(use) # for the run's record
     if use.bf16: use_bf16(learn.model)
     return learn

@@ -200,12 +200,13 @@ def sprint_learner(
     dls:DataLoaders, # as from `cached_dls`
     arch=sprintnet, # function that makes a `SprintNet`, with a parameter `n_out`
     loss_func=None, # of logits (n, c) and labels (n,); None: cross entropy with label smoothing of 0.1
+    cbs=None, # callbacks
     opt_func=sprint_opt, # optimizer
     **kwargs # for `fast_learner`
 ) -> Learner: # with a fresh whitened `SprintNet`, Muon, and the metric accuracy
     "The sprint's learner: `fast_learner` with its network, optimizer and loss. Raises BadInput."
     loss_func = ifnone(loss_func, LabelSmoothingCrossEntropy())
-    return fast_learner(dls, whitened(arch, dls), loss_func, opt_func=opt_func, **kwargs)
+    return fast_learner(dls, whitened(arch, dls), loss_func, cbs, opt_func=opt_func, **kwargs)
 
 # %% ../nbs/12_sprint.ipynb #900eef28
 def recipe(

@@ -101,6 +101,8 @@ class Job:
             return
         if past['images'] != self.fixed['images']:
             raise BadInput(f'--resume {out}: the run was begun with other images than those in {plan.path}')
+        for f in out.glob('.*'):
+            if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name) and is_first(): f.unlink() # of a process that was killed
         self.done,self.now = past['done'],past['now']
         self.n_saved = len(self.rows(self.now))
 
@@ -253,8 +255,6 @@ def _read_run(out, options):
     if (n := max(1, num_distrib())) != past['processes']:
         raise BadInput(f"--resume: the run in {out} was begun with processes={past['processes']}, and these are {n}: "
                        f"start as many as then, such as torchrun --nproc-per-node {past['processes']}")
-    for f in out.glob('.*'):
-        if re.fullmatch(rf'\.({RESULTS})\.\d+', f.name) and is_first(): f.unlink() # of a process that was killed
     return past, o
 
 @delegates(Options)
@@ -274,13 +274,13 @@ def train(
             past,o = None,Options(**options)
             out = None if o.out is None else Path(o.out).expanduser()
             if out is not None: _check_out(out, o.force)
-        else:
+        join()
+        if resume is not None:
             out = Path(resume).expanduser()
             if (out/'summary.json').exists() and not (out/'checkpoint.pt').exists():
                 print(f'{out} is complete: there is nothing to resume')
                 return json.loads((out/'summary.json').read_text())
             past,o = _read_run(out, options)
-        join()
         with first_of_machine():
             try: path = imagenette(o.data)
             except FileNotFoundError as e:

@@ -384,7 +384,9 @@ def test_refused_files(tiny, tmp_path, refused):
     args = ['--data', tiny, '--config', tmp_path/'c.toml', '--out', tmp_path/'a']
     for text,words in (('epoch = 1', 'no option epoch'), ('epochs = "1"', 'must be of type int'), ('config = "a"', 'no option config'), ('=', 'not TOML')):
         (tmp_path/'c.toml').write_text(text)
-        refused(args, words)
+        refused(args, 'c.toml', words)
+    (tmp_path/'c.json').write_text('{"options": []}')
+    refused(['--config', tmp_path/'c.json'], 'not JSON with options')
     (tmp_path/'c.toml').unlink()
     refused(args, 'c.toml')
 
