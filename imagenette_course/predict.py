@@ -18,9 +18,7 @@ from torchvision.transforms.v2 import functional as TF
 
 def _read(file):
     "The picture in `file`, RGB; raises BadInput, with the reason alone, where there is none."
-    try:
-        found = os.stat(file)
-        if stat.S_ISDIR(found.st_mode): os.scandir(file).close() # refused where it may not be read
+    try: found = os.stat(file)
     except PermissionError: raise BadInput('you may not read it') from None
     except (OSError, ValueError): raise BadInput('there is no such file') from None # also of a name that can't be
     if stat.S_ISDIR(found.st_mode): raise BadInput('a folder without images')
@@ -41,7 +39,8 @@ def _read(file):
 def find_images(
     names:list, # image files, and folders
 ) -> list: # of files as strings; a folder without images stays
-    "The files that are named, in order, and for a folder the image files below it, sorted."
+    """The files that are named, in order, and for a folder the image files below it, sorted. Raises PermissionError for
+    a folder that can't be read."""
     found = ((o, sorted(find_images_below(o)) if os.path.isdir(o) else []) for o in L(names).map(os.fspath))
     return [str(f) for o,files in found for f in files or [o]]
 

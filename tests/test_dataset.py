@@ -465,3 +465,13 @@ def test_names_that_are_no_text(own, make):
     try: shutil.copy(first, os.fsdecode(os.fsencode(first.parent) + b'/caf\xe9.jpg'))
     except OSError: pytest.skip('this file system takes no such names')
     assert len(make(own, 4, 32).train_ds) == 31
+
+def test_a_class_folder_that_may_not_be_read(own, monkeypatch):
+    "It is named, and does not vanish from the classes. (To the superuser nothing is forbidden.)"
+    closed, scandir = str(own/'train/n03028079'), os.scandir
+    def refuse(path):
+        if str(path) == closed: raise PermissionError(13, 'Permission denied', closed)
+        return scandir(path)
+    monkeypatch.setattr(os, 'scandir', refuse)
+    for look in (image_files, check_images, check_folder):
+        with pytest.raises(PermissionError, match=f"{closed} can't be read .Permission denied.: change its permissions"): look(own)

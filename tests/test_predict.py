@@ -178,9 +178,9 @@ def test_a_file_that_may_not_be_read(quick, tmp_path, monkeypatch):
     assert predict_files(quick, f)[0]['fault'] == 'you may not read it'
 
 def test_a_folder_that_may_not_be_read(quick, tmp_path, monkeypatch):
-    def refuse(*args): raise PermissionError(13, 'Permission denied')
+    def refuse(path): raise PermissionError(13, 'Permission denied', path)
     monkeypatch.setattr(os, 'scandir', refuse)
-    assert predict_files(quick, tmp_path)[0]['fault'] == 'you may not read it'
+    with pytest.raises(PermissionError, match=f"{tmp_path} can't be read .Permission denied."): predict_files(quick, tmp_path)
 
 def test_the_limit_of_pixels_is_pillows(quick, tmp_path, monkeypatch):
     f = saved(tmp_path, 'a.png', scene(20, 20))
