@@ -70,12 +70,12 @@ def _draw_sample(dest, key):
         (new/_sample_mark).write_text(json.dumps(key))
         new.rename(dest)
 
-# %% ../nbs/00_dataset.ipynb #8fe6f302
 def _holds(folder, key):
     "Whether `folder` holds the sample that `key` describes."
     mark = folder/_sample_mark
     return mark.exists() and json.loads(mark.read_text()) == key
 
+# %% ../nbs/00_dataset.ipynb #8fe6f302
 def make_sample(
     dest:Path=None, # a folder that does not exist yet, None: in fastai's data folder
     n_train:int=N_TRAIN, # training images a class
@@ -123,8 +123,7 @@ def find_images_below(
     folder:Path, # anywhere; links to folders are followed, what is hidden is passed over
     folders:list=None, # names of folders right below it to look into, None: all, and `folder` itself
 ) -> L: # of Paths
-    """All files with an ending of IMAGE_ENDINGS, in capitals or not: the same on every machine. Raises PermissionError
-    for a folder that can't be read."""
+    "All files with an ending of IMAGE_ENDINGS, in capitals or not. Raises PermissionError, as `find_files_below`."
     return find_files_below(folder, folders).filter(lambda o: o.suffix.lower() in IMAGE_ENDINGS)
 
 def image_files(
