@@ -313,7 +313,7 @@ def test_something_is_recorded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(recorded()) and quote('mixup') == quote('mixup', recorded('cpu', RESULTS))
     with pytest.raises(FileNotFoundError, match='no results were recorded for the plan sample'): recorded('sample')
-    assert set(recorded('sprint-epyc').part) == {'twenty'} # what another machine made of the plan
+    assert 'twenty' in set(recorded('sprint-epyc').part) # what another machine made of the plan
 
 @pytest.mark.parametrize('file', sorted(RESULTS.glob('*.csv')), ids=lambda f: f'results_{f.stem}')
 def test_recorded_rows_can_be_believed(file):
