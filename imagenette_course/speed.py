@@ -200,7 +200,7 @@ def _read_ahead(dl, batches):
 
 # %% ../nbs/11_iteration_speed.ipynb #n80270f3
 def _loaders(data, path, bs, stats, store, views):
-    "Batches of `datasets`; training views are crops in true proportions, mirrored or not, in changed colours."
+    "Batches of `datasets`, from the store."
     tfms,device = [] if stats is None else [Normalized.from_stats(*stats)],default_device()
     make = partial(CachedDL, store=store, views=views, bs=bs, device=device, after_item=ToTensor, after_batch=tfms)
     dls = DataLoaders(make(data.train, shuffle=True, drop_last=True), make(data.valid), path=Path(path), device=device)
@@ -220,8 +220,8 @@ def cached_dls(
     min_scale:float=.75, # smallest part of an image's area in a training view, 0..1; the book's
     holdout:bool=False, # validate on a tenth of the training images, as `get_dls` does
 ) -> DataLoaders: # batches of float images (bs, 3, size, size) and int64 labels (bs,)
-    """`get_dls` from images that were decoded once: the first call for these files and this `presize` decodes them,
-    later ones open the store. Raises BadInput, FileNotFoundError or OSError for what can't work."""
+    """`get_dls` from a store, which the first call decodes. Training views are crops in true proportions, mirrored or
+    not, in changed colours. Raises BadInput, FileNotFoundError or OSError for what can't work."""
     check_range('min_scale', min_scale, .01, 1, float); check_range('workers', ifnone(workers, 0), 0)
     check_range('bs', bs, 1); check_range('size', size, 8, 2048); check_stats(stats)
     presize = check_range('presize', ifnone(presize, 8*math.ceil(size*max(1.25, min_scale**-.5)/8)), size)
