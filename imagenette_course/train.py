@@ -4,10 +4,9 @@
 
 __all__ = ['loaders', 'make_learner', 'peak_memory', 'train', 'imagenette_train', 'trained_learner', 'main']
 
-import gc, hashlib, io, itertools, time
-from contextlib import nullcontext, redirect_stdout
+import gc, hashlib, itertools, time
 from dataclasses import asdict
-from .core import BadInput, Diverged, OutOfMemory, Stopped, in_one_line, one_line, png, show_version, write_aside
+from .core import BadInput, Diverged, OutOfMemory, Stopped, in_one_line, one_line, png, quiet, show_version, write_aside
 from .dataset import get_dls, imagenette, is_sample
 from .baseline import Run, compare, confusion, fit, get_learner, plot_confusion, plot_history, versions
 from fastai.vision.all import *
@@ -267,7 +266,7 @@ def train(
     """Trains, and writes the record, the figures and the weights. Raises BadInput or OSError for what you can mend,
     before training where that can be known; Diverged, and OutOfMemory."""
     options = {k: str(v) if isinstance(v, Path) else v for k,v in kwargs.items()}
-    with nullcontext() if show else redirect_stdout(io.StringIO()), first_speaks():
+    with quiet(not show), first_speaks():
         if torch.cuda.is_available(): torch.cuda.reset_peak_memory_stats() # of an earlier run of this process
         if resume is None:
             check_names(options)
