@@ -84,7 +84,7 @@ def gains(
 # %% ../nbs/14_does_it_help.ipynb #3ffe0db2
 _NAMES = dict(base='the base', raw='no normalization', smooth='label smoothing', mixup='mixup', cutmix='CutMix',
               both='smoothing and mixup', ema='averaged weights', erase='random erasing', growing='growing images',
-              large='one larger size', stages='two stages', nothing='no normalization', normalize='normalization only')
+              stages='two stages', nothing='no normalization', normalize='normalization only')
 
 def _name(kind): return _NAMES.get(kind, kind)
 
@@ -237,8 +237,8 @@ def plot_frontier(
     ax.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     ax.set_xlabel(f'seconds, {table.machine.mode()[0]}'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3)
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1), frameon=False)
-    a,b = best.iloc[0],best.iloc[-1]
-    _title(ax, f'{100*a.accuracy:.1f}% in {a.seconds:.0f} s, {100*b.accuracy:.1f}% in {b.seconds:.0f} s')
+    _title(ax, ', '.join(f'{100*r.accuracy:.1f}% in {r.seconds:.0f} s' for r in best.iloc[[0, -1]].drop_duplicates(
+        ).itertuples()))
     return ax
 
 # %% ../nbs/14_does_it_help.ipynb #ffd61c6d
@@ -368,19 +368,19 @@ def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # what it is compared with
-) -> str: # a sentence for each length of training, and one on what was trained
+    by:str='epochs', # or noise, or subset: what the comparisons differ in
+) -> str: # a sentence for each comparison, and one on what was trained
     "Return what a study found of one technique."
-    t = _compared(recorded() if table is None else table, 'epochs')
-    if kind == 'tta': found,name = _four_views(views_table(t[t.kind == baseline])),'four more views of each image'
-    else: found,name = {n: r for (_,n),(r,_) in gains_by(kind, t, baseline).items()},_name(kind)
+    try: t = _compared(recorded() if table is None else table, by)
+    except BadInput: return f'{_upper(_name(kind))}: not measured on photographs yet.'
+    if kind == 'tta': found,name = _four_views(views_table(t[t.kind == baseline])),'averaging four more views'
+    else: found,name = {n: r for (_,n),(r,_) in gains_by(kind, t, baseline, by).items()},_name(kind)
     if not found: return f'{_upper(name)}: not measured on photographs yet.'
-    base = t[(t.kind == baseline) & t.epochs.isin(found)].drop_duplicates(['options', 'machine'])
-    plain = ', '.join(f'{100*d.accuracy.mean():.1f}% after {n}' for n,d in base.groupby('epochs'))
-    r = base.iloc[0]
-    lines = [_sentence(r, name, f'After {n} epochs') for n,r in found.items()]
-    if kind == 'tta': lines = [o.replace(' gains ', ' gain ').replace(' loses ', ' lose ') for o in lines]
-    return '\n'.join([*lines, f"({r.arch} at {'/'.join(map(str, sorted(set(base['size']))))} px, {r.train_images:,} "
-                              f"photographs; {_name(baseline)} reaches {plain} epochs.)"])
+    base = t[(t.kind == baseline) & t[by].isin(found)].drop_duplicates(['options', 'machine'])
+    plain = ', '.join(f'{100*base[base[by] == v].accuracy.mean():.1f}% ({_where(v, by)})' for v in found)
+    r,when = base.iloc[0],dict(epochs='After {}', noise='With {}', subset='With {}')[by]
+    return '\n'.join([*(_sentence(r, name, when.format(_where(v, by))) for v,r in found.items()),
+                      f"Trained: {r.arch} at {r['size']} px, on photographs; {_name(baseline)}: {plain}."])
 
 # %% ../nbs/14_does_it_help.ipynb #e5014f68
 def not_measured(

@@ -63,7 +63,7 @@ def test_mistakes_in_a_plan(file):
         with pytest.raises(BadInput, match=re.escape(why)): read_plan(file(text))
 
 def test_a_plan_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match='cpu, gpu, leaderboard, sample'): find_plan('nothing')
+    with pytest.raises(FileNotFoundError, match='cpu, cpu-xresnet18, gpu, leaderboard, sample'): find_plan('nothing')
     with pytest.raises(BadInput, match='is not TOML'):
         (tmp_path/'p.toml').write_bytes(b'a = "\xff"')
         read_plan(tmp_path/'p.toml')
