@@ -23,15 +23,17 @@ def _setting(options):
 def study_table(
     plan:list, # of trainings, as from `read_plan`
     rows:pd.DataFrame, # as from `read_study`
-) -> pd.DataFrame: # part, kind, noise (%), subset (images per class, 0: all), setting, and the columns of `rows`
+) -> pd.DataFrame: # part, kind, noise (%), subset (images per class, 0: all), length, setting, columns of `rows`
     """Return the trainings that were made, with the names that the plan gives them; one of two parts is in both.
+    `length` is epochs; of stages, which may have more, those of the kind that the plan compares them with.
     Raises BadInput for a table of another plan."""
-    names = pd.DataFrame([dict(part=r['part'], kind=r['kind'], noise=r['options'].get('noise', 0),
-                               subset=r['options'].get('subset', 0), options=training_key(r['options'], r['seed']))
-                          for r in plan])
+    first = {r['part']: r['options'].get('epochs') for r in reversed(plan)}
+    names = pd.DataFrame([dict({k: r['options'].get(k, 0) for k in ('noise', 'subset')}, part=r['part'], kind=r['kind'],
+                               length=r['options'].get('epochs', first[r['part']]),
+                               options=training_key(r['options'], r['seed'])) for r in plan])
     res = names.merge(rows.assign(setting=rows.options.map(_setting)), on='options')
     if res.empty: raise BadInput('no training of this plan is in the table')
-    return res
+    return res.assign(length=res.length.fillna(res.epochs).astype(int))
 
 # %% ../nbs/14_does_it_help.ipynb #5a97fed0
 def recorded(
@@ -102,7 +104,8 @@ def _title(ax, *lines, width=72): ax.set_title('\n'.join(textwrap.fill(o, width)
 
 def _scale(table):
     "What was trained, in words."
-    arch,px,n = ('/'.join(map(str, sorted(set(table[c])))) for c in ('arch', 'size', 'epochs'))
+    columns = ('arch', 'size', 'length' if 'length' in table else 'epochs')
+    arch,px,n = ('/'.join(map(str, sorted(set(table[c])))) for c in columns)
     return f'{arch}, {px} px, {n} epochs'
 
 # %% ../nbs/14_does_it_help.ipynb #cfffecc6
@@ -131,16 +134,16 @@ def plot_ladder(
            'No difference is larger than chance', f'{_scale(table)}, {g.seeds.max()} seeds')
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #789708d2
-_BY = dict(epochs='{} epochs', noise='{}% wrong labels', subset='{} per class')
+# %% ../nbs/14_does_it_help.ipynb #07e075e1
+_BY = dict(length='{} epochs', noise='{}% wrong labels', subset='{} per class')
 
 def _compared(table, by):
     "The rows that differ in what `by` names and in their kind alone."
     t = table[np.logical_and.reduce([table[c] == 0 for c in ('noise', 'subset') if c != by])]
-    if by == 'epochs': return t
-    several = [e for e,d in t.groupby('epochs') if d[by].nunique() > 1]
+    if by == 'length': return t
+    several = [e for e,d in t.groupby('length') if d[by].nunique() > 1]
     if not several: raise BadInput(f'the table has no trainings with different {by}')
-    return t[t.epochs == several[0]]
+    return t[t.length == several[0]]
 
 def _where(v, by): return 'all images' if by == 'subset' and not v else _BY[by].format(v)
 
@@ -148,7 +151,7 @@ def gains_by(
     kinds, # technique, such as 'mixup', or several
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # kind that they are compared with
-    by:str='epochs', # or noise, or subset: what the comparisons differ in
+    by:str='length', # of training, or noise, or subset: what the comparisons differ in
     value:str='accuracy', # or ece
 ) -> dict: # by (kind, value of `by`): a row of `gains`, and the seeds' differences
     "Return the gains of each technique by itself at each length of training, share of wrong labels, or size of data."
@@ -165,7 +168,7 @@ def plot_gains(
     kinds, # technique, such as 'mixup', or several
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # kind that they are compared with
-    by:str='epochs', # or noise, or subset: what the comparisons differ in
+    by:str='length', # of training, or noise, or subset: what the comparisons differ in
     value:str='accuracy', # or ece
     ax=None, # axes to draw on
 ):
@@ -299,7 +302,7 @@ def pair_std(
 ) -> float: # NaN where no comparison has two seeds
     "Return the standard deviation over seeds of a difference from the baseline, pooled over all comparisons."
     squares = n = 0
-    for _,t in table.groupby(['epochs', 'noise', 'subset']):
+    for _,t in table.groupby(['length', 'noise', 'subset']):
         if baseline not in set(t.kind) or t.kind.nunique() < 2: continue
         d = _differences(t, baseline, 'accuracy')
         squares,n = squares + ((d - d.mean())**2).sum().sum(),n + (d.notna().sum() - 1).clip(lower=0).sum()
@@ -347,13 +350,15 @@ def use_it_when(
     baseline:str='base', # kind that the others are compared with
 ) -> pd.DataFrame: # by technique: gain in points with its 95% interval, at each length of training
     "Return what the study found of each technique by itself, on all images with their right labels."
-    t = _compared(table, 'epochs')
+    t = _compared(table, 'length')
     kinds = [k for k in dict.fromkeys(t.kind) if k != baseline]
+    found = {(_name(k), n): r for (k,n),(r,_) in gains_by(kinds, t, baseline).items()}
+    plain = t[(t.kind == baseline) & t.tta_mean.notna()]
+    if len(plain): found |= {('four more views', n): r for n,r in _four_views(views_table(plain)).items()}
     def words(r): return _signed(r.gain) + ('' if math.isnan(r.low) else f' ({_signed(r.low)} to {_signed(r.high)})')
-    res = {}
-    for (k,n),(r,_) in gains_by(kinds, t, baseline).items(): res.setdefault(n, {})[_name(k)] = words(r)
-    res = pd.DataFrame({f'{n} epochs': res[n] for n in sorted(res)})
-    return res.reindex([n for n in map(_name, kinds) if n in res.index]).fillna('not measured')
+    names,epochs = dict.fromkeys(k for k,_ in found),sorted({n for _,n in found})
+    return pd.DataFrame({f'{n} epochs': [words(found[k,n]) if (k,n) in found else 'not measured' for k in names]
+                         for n in epochs}, index=list(names))
 
 # %% ../nbs/14_does_it_help.ipynb #5e8862e4
 def _sentence(r, name, when):
@@ -368,7 +373,7 @@ def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # what it is compared with
-    by:str='epochs', # or noise, or subset: what the comparisons differ in
+    by:str='length', # of training, or noise, or subset: what the comparisons differ in
 ) -> str: # a sentence for each comparison, and one on what was trained
     "Return what a study found of one technique."
     try: t = _compared(recorded() if table is None else table, by)
@@ -378,7 +383,7 @@ def quote(
     if not found: return f'{_upper(name)}: not measured on photographs yet.'
     base = t[(t.kind == baseline) & t[by].isin(found)].drop_duplicates(['options', 'machine'])
     plain = ', '.join(f'{100*base[base[by] == v].accuracy.mean():.1f}% ({_where(v, by)})' for v in found)
-    r,when = base.iloc[0],dict(epochs='After {}', noise='With {}', subset='With {}')[by]
+    r,when = base.iloc[0],dict(length='After {}', noise='With {}', subset='With {}')[by]
     return '\n'.join([*(_sentence(r, name, when.format(_where(v, by))) for v,r in found.items()),
                       f"Trained: {r.arch} at {r['size']} px, on photographs; {_name(baseline)}: {plain}."])
 

@@ -23,10 +23,10 @@ def made_up(plan='cpu', seed=0, keep=lambda r: True, noise=.002):
     plan = plan_of(plan) if isinstance(plan, str) else plan
     for r in sorted(filter(keep, plan), key=lambda r: r['views']): # of a training of two parts, the one with views stays
         o = r['options']
-        acc = .6 + .002*o.get('epochs', 8) - .002*o.get('noise', 0) - .05*('cutmix' in o) + rng.normal(0, noise)
+        acc = .6 + .002*o.get('epochs', 6) - .002*o.get('noise', 0) - .05*('cutmix' in o) + rng.normal(0, noise)
         views = [acc] + [acc + .01]*8 if r['views'] else None
         rows[training_key(o, r['seed'])] = dict(
-            options=training_key(o, r['seed']), seed=r['seed'], arch='sprintnet_small', size=64, epochs=o.get('epochs', 8), bs=64, lr=.003, accuracy=acc, accuracies=[acc], seconds=100.,
+            options=training_key(o, r['seed']), seed=r['seed'], arch='sprintnet_small', size=64, epochs=o.get('epochs', 6), bs=64, lr=.003, accuracy=acc, accuracies=[acc], seconds=100.,
             wall_seconds=100., images_a_second=9., nll=1., ece=.1 - .03*('mixup' in o), pass_seconds=1., tta_mean=views, tta_max=views, corners_mean=acc, corners_max=acc, corner_seconds=5.,
             train_images=9469, data='made up', machine='a machine, x86_64 CPU, 1 threads', versions='none', date='2026-01-01')
     return study_table(plan, pd.DataFrame(rows.values()))
@@ -92,6 +92,7 @@ def test_gains_by():
     t = made_up(noise=.0005)
     assert [v for _,v in gains_by('mixup', t)] == [5, 20, 80] and [v for _,v in gains_by('growing', t)] == [5, 20]
     assert [v for _,v in gains_by('smooth', t, by='noise')] == [0, 5, 25, 50]
+    assert [v for _,v in gains_by('stages', t)] == [5] # six epochs against five, with as many pixels
     assert list(gains_by(('cutmix', 'mixup'), t, by='subset')) == [(k, n) for k in ('cutmix', 'mixup') for n in (50, 200, 0)]
     r, d = gains_by('cutmix', t)['cutmix',20]
     alone = gains(t[(t.part == 'twenty') & t.kind.isin(['base', 'cutmix'])]).loc['cutmix']
@@ -119,7 +120,7 @@ def test_pair_std_against_a_loop():
     t = made_up(noise=.01)
     squares = n = 0
     for key in ((e, p, s) for e in (5, 20, 80) for p in (0, 5, 25, 50) for s in (0, 50, 200)):
-        d = t[(t.epochs == key[0]) & (t.noise == key[1]) & (t.subset == key[2])].drop_duplicates(['kind', 'options'])
+        d = t[(t.length == key[0]) & (t.noise == key[1]) & (t.subset == key[2])].drop_duplicates(['kind', 'options'])
         base = {r.seed: r.accuracy for r in d[d.kind == 'base'].itertuples()}
         for _,own in d[d.kind != 'base'].groupby('kind'):
             x = np.array([r.accuracy - base[r.seed] for r in own.itertuples()])
@@ -160,6 +161,8 @@ def test_use_it_when():
     t = made_up()
     res = use_it_when(t)
     assert list(res) == ['5 epochs', '20 epochs', '80 epochs'] and res.loc['averaged weights', '20 epochs'] == 'not measured'
+    assert res.index[-1] == 'four more views' and res.loc['four more views', '5 epochs'] == '+1.0 (+1.0 to +1.0)'
+    assert 'four more views' not in use_it_when(t.assign(tta_mean=None)).index
     g = gains(t[(t.part == 'twenty') & t.kind.isin(['base', 'cutmix'])]).loc['cutmix']*100
     assert res.loc['CutMix', '20 epochs'] == f'{g.gain:+.1f} ({g.low:+.1f} to {g.high:+.1f})'.replace('-', '−')
     assert use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs'].startswith('−') and '(' not in use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs']
