@@ -1,5 +1,5 @@
 "What is read from a study: differences, intervals, figures, sentences. Tables here are made up, and only here."
-import json, math, re
+import itertools, json, math, re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -261,3 +261,11 @@ def test_recorded_rows_can_be_believed(file):
         assert round(r.accuracy*3925) == pytest.approx(r.accuracy*3925, abs=1e-3) # a whole number of validation images
         if isinstance(r.tta_mean, list): assert r.tta_mean[0] == pytest.approx(r.accuracy, abs=2/3925)
     assert (Path(file).parent/'README.md').read_text().count(file.name) >= 1
+
+def test_the_readme_quotes_the_record():
+    "Each row of its table is one of `use_it_when`."
+    lines = (RESULTS.parent.parent/'README.md').read_text().splitlines()
+    i = next(i for i,l in enumerate(lines) if l.startswith('| points over the same training without it |'))
+    head, _, *rows = [[c.strip() for c in l.strip('|').split('|')] for l in itertools.takewhile(bool, lines[i:])]
+    want = use_it_when(recorded())
+    assert len(rows) > 2 and all(want.loc[k, c] == v for k,*values in rows for c,v in zip(head[1:], values))
