@@ -88,6 +88,8 @@ _NAMES = dict(base='the base', raw='no normalization', smooth='label smoothing',
               both='smoothing and mixup', ema='averaged weights', erase='random erasing', growing='growing images',
               stages='two stages', nothing='no normalization', normalize='normalization only')
 
+_PLURAL = {'averaged weights', 'growing images', 'two stages'}
+
 def _name(kind): return _NAMES.get(kind, kind)
 
 def _upper(text): return text[:1].upper() + text[1:]
@@ -131,7 +133,8 @@ def plot_ladder(
     ax.set_xlabel(f'points over {_name(baseline)}, {100*table[table.kind == baseline].accuracy.mean():.1f}%')
     told = [f'{_name(k)} {_signed(r.gain)}' for k,r in g.iterrows() if _sure(r)]
     _title(ax, _upper('; '.join(told) + ('; the rest may be chance' if len(told) < len(g) else '')) if told else
-           'No difference is larger than chance', f'{_scale(table)}, {g.seeds.max()} seeds')
+           'No difference is larger than chance' if g.seeds.max() > 1 else 'One seed: a hint, no more',
+           f'{_scale(table)}, {g.seeds.max()} seed{"s"*(g.seeds.max() > 1)}')
     return ax
 
 # %% ../nbs/14_does_it_help.ipynb #07e075e1
@@ -139,7 +142,8 @@ _BY = dict(length='{} epochs', noise='{}% wrong labels', subset='{} per class')
 
 def _compared(table, by):
     "The rows that differ in what `by` names and in their kind alone."
-    t = table[np.logical_and.reduce([table[c] == 0 for c in ('noise', 'subset') if c != by])]
+    usual = dict(noise=0, subset=0 if 0 in set(table.subset) else table.subset.max()) # right labels, all images
+    t = table[np.logical_and.reduce([table[c] == v for c,v in usual.items() if c != by])]
     if by == 'length': return t
     several = [e for e,d in t.groupby('length') if d[by].nunique() > 1]
     if not several: raise BadInput(f'the table has no trainings with different {by}')
@@ -360,10 +364,11 @@ def use_it_when(
     return pd.DataFrame({f'{n} epochs': [words(found[k,n]) if (k,n) in found else 'not measured' for k in names]
                          for n in epochs}, index=list(names))
 
-# %% ../nbs/14_does_it_help.ipynb #5e8862e4
+# %% ../nbs/14_does_it_help.ipynb #b8491133
 def _sentence(r, name, when):
     "What a comparison found, as one says it."
-    much = f'{name} {"gains" if r.gain >= 0 else "loses"} {_signed(abs(r.gain))[1:]} points'
+    verb = ('gain' if r.gain >= 0 else 'lose') + 's'*(name not in _PLURAL)
+    much = f'{name} {verb} {_signed(abs(r.gain))[1:]} points'
     if math.isnan(r.low): return f'{when}, {much} in the one pair of runs that was made.'
     interval = f'(95% interval {_signed(r.low)} to {_signed(r.high)}, {r.seeds:.0f} seeds)'
     return f'{when}, {much} {interval}.' if _sure(r) else (

@@ -165,6 +165,7 @@ def test_use_it_when():
     assert 'four more views' not in use_it_when(t.assign(tta_mean=None)).index
     g = gains(t[(t.part == 'twenty') & t.kind.isin(['base', 'cutmix'])]).loc['cutmix']*100
     assert res.loc['CutMix', '20 epochs'] == f'{g.gain:+.1f} ({g.low:+.1f} to {g.high:+.1f})'.replace('-', '−')
+    assert use_it_when(t.assign(subset=20)).equals(res) # a study of a part of the images
     assert use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs'].startswith('−') and '(' not in use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs']
 
 def test_views_are_kinds_like_any_other():
@@ -187,7 +188,7 @@ def test_quotes():
     assert [o.split(',')[0] for o in quote('smooth', t, by='noise').splitlines()[:4]] == [f'With {n}% wrong labels' for n in (0, 5, 25, 50)]
     assert quote('smooth', t[t.part == 'techniques'], by='noise') == 'Label smoothing: not measured on photographs yet.'
     assert 'no difference is found' in quote('smooth', made_up()) and quote('nope', t) == 'Nope: not measured on photographs yet.'
-    assert len(quote('growing', t).splitlines()) == 3
+    assert len(quote('growing', t).splitlines()) == 3 and 'growing images gain' in quote('growing', t.assign(accuracy=t.accuracy + .1*(t.kind == 'growing')))
     assert 'in the one pair of runs that was made' in quote('mixup', t[t.seed == 42])
 
 def test_quotes_of_views():
