@@ -134,7 +134,7 @@ def plot_ladder(
     told = [f'{_name(k)} {_signed(r.gain)}' for k,r in g.iterrows() if _sure(r)]
     _title(ax, _upper('; '.join(told) + ('; the rest may be chance' if len(told) < len(g) else '')) if told else
            'No difference is larger than chance' if g.seeds.max() > 1 else 'One seed: a hint, no more',
-           f'{_scale(table)}, {g.seeds.max()} seed{"s"*(g.seeds.max() > 1)}')
+           f'{_scale(table)}, {g.seeds.max()} seed{"s" if g.seeds.max() > 1 else ""}')
     return ax
 
 # %% ../nbs/14_does_it_help.ipynb #07e075e1
