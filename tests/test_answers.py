@@ -165,7 +165,8 @@ def test_use_it_when():
     assert 'four more views' not in use_it_when(t.assign(tta_mean=None)).index
     g = gains(t[(t.part == 'twenty') & t.kind.isin(['base', 'cutmix'])]).loc['cutmix']*100
     assert res.loc['CutMix', '20 epochs'] == f'{g.gain:+.1f} ({g.low:+.1f} to {g.high:+.1f})'.replace('-', '−')
-    assert use_it_when(t.assign(subset=20)).equals(res) # a study of a part of the images
+    some = t[t.part == 'techniques']
+    assert use_it_when(some.assign(subset=20)).equals(use_it_when(some)) # a study of a part of the images
     assert use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs'].startswith('−') and '(' not in use_it_when(t[t.seed == 42]).loc['CutMix', '5 epochs']
 
 def test_views_are_kinds_like_any_other():
