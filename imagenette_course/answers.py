@@ -49,6 +49,7 @@ def recorded(
     plan = max((f.stem for f in plans.glob('*.toml') if f'{name}-'.startswith(f'{f.stem}-')), key=len, default=name)
     return study_table(read_plan(find_plan(plan)), read_study(file))
 
+# %% ../nbs/14_does_it_help.ipynb #3b6caea0
 def train_command(
     row, # of the table
 ) -> str: # a shell command
@@ -56,7 +57,7 @@ def train_command(
     return ' '.join(['imagenette_train --data FOLDER', *(f'--{k}' if v is True else f'--{k} {v}'
                                                          for k,v in json.loads(row['options']).items())])
 
-# %% ../nbs/14_does_it_help.ipynb #ca9f70b7
+# %% ../nbs/14_does_it_help.ipynb #b8654a47
 def _differences(table, baseline, value):
     "Each training minus the baseline of its seed (and machine): a row for each seed, a column for each kind."
     seeds = [c for c in ('machine', 'seed') if c in table]
@@ -70,6 +71,7 @@ def _differences(table, baseline, value):
     wide = table.pivot(index=seeds, columns='kind', values=value)[list(dict.fromkeys(table.kind))]
     return wide.sub(wide[baseline], axis=0).drop(columns=baseline)
 
+# %% ../nbs/14_does_it_help.ipynb #0be28cd5
 def gains(
     table:pd.DataFrame, # as from `study_table`, one length of training; or columns kind, seed, and what `value` names
     baseline:str='base', # kind that the others are compared with
@@ -83,7 +85,7 @@ def gains(
     half = stats.t.ppf(1 - .025/max(1, len(n)), n - 1)*d.std()/n**.5
     return pd.DataFrame(dict(gain=d.mean(), low=d.mean() - half, high=d.mean() + half, seeds=n))
 
-# %% ../nbs/14_does_it_help.ipynb #3ffe0db2
+# %% ../nbs/14_does_it_help.ipynb #ee20173e
 _NAMES = dict(base='the base', raw='no normalization', smooth='label smoothing', mixup='mixup', cutmix='CutMix',
               both='smoothing and mixup', ema='averaged weights', erase='random erasing', growing='growing images',
               stages='two stages', nothing='no normalization', normalize='normalization only')
@@ -104,13 +106,14 @@ def _brief(r):
 
 def _title(ax, *lines, width=72): ax.set_title('\n'.join(textwrap.fill(o, width) for o in lines), size=10)
 
+# %% ../nbs/14_does_it_help.ipynb #35506fe9
 def _scale(table):
     "What was trained, in words."
     columns = ('arch', 'size', 'length' if 'length' in table else 'epochs')
     arch,px,n = ('/'.join(map(str, sorted(set(table[c])))) for c in columns)
     return f'{arch}, {px} px, {n} epochs'
 
-# %% ../nbs/14_does_it_help.ipynb #cfffecc6
+# %% ../nbs/14_does_it_help.ipynb #f5beb298
 def _dots(ax, at, d, r, color, flip=False):
     "One gain: a small dot for each seed, a large one for the mean, a bar for the interval."
     def xy(a, b): return (b, a) if flip else (a, b)
@@ -118,6 +121,7 @@ def _dots(ax, at, d, r, color, flip=False):
     ax.scatter(*xy([at]*len(d), 100*d), s=12, color=color, zorder=3)
     ax.plot(*xy(at, 100*r.gain), 'o', ms=9, mfc='w', mec=color, mew=2, zorder=4)
 
+# %% ../nbs/14_does_it_help.ipynb #491aae7d
 def plot_ladder(
     table:pd.DataFrame, # as from `study_table`, one length of training
     baseline:str='base', # kind that the others are compared with
@@ -137,7 +141,7 @@ def plot_ladder(
            f'{_scale(table)}, {g.seeds.max()} seed{"s" if g.seeds.max() > 1 else ""}')
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #07e075e1
+# %% ../nbs/14_does_it_help.ipynb #2a087017
 _BY = dict(length='{} epochs', noise='{}% wrong labels', subset='{} per class')
 
 def _compared(table, by):
@@ -151,6 +155,7 @@ def _compared(table, by):
 
 def _where(v, by): return 'all images' if by == 'subset' and not v else _BY[by].format(v)
 
+# %% ../nbs/14_does_it_help.ipynb #86e0cda2
 def gains_by(
     kinds, # technique, such as 'mixup', or several
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
@@ -203,7 +208,7 @@ def _found(res, by):
     told = [f'{_name(k)} {_brief(r)}' for (k,v),(r,_) in res.items() if v == last]
     return _upper(f'{_where(last, by)}: {"; ".join(told)}')
 
-# %% ../nbs/14_does_it_help.ipynb #776840b5
+# %% ../nbs/14_does_it_help.ipynb #6121ed39
 # seconds, accuracy: the chapter's numbers for xresnet50 at 224 px
 _BOOK = [(5*63, .825), (4*63*(128/224)**2 + 6*63, .863)]
 
@@ -215,6 +220,7 @@ def frontier(
     p = points.sort_values('seconds')
     return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
+# %% ../nbs/14_does_it_help.ipynb #55adac9f
 def _points(table):
     "Mean seconds and accuracy of each setting, and of those that have views with four of them."
     t = table[(table.noise == 0) & (table.subset == 0)].drop_duplicates(['options', 'machine'])
@@ -248,7 +254,7 @@ def plot_frontier(
         ).itertuples()))
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #ffd61c6d
+# %% ../nbs/14_does_it_help.ipynb #17d40b3d
 def views_table(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
 ) -> pd.DataFrame: # kind (plain, 1 view, 4 views, maximum, corners), passes, accuracy, seed, and the like
@@ -264,6 +270,7 @@ def views_table(
     if not rows: raise BadInput('no training of the table was measured with views')
     return pd.DataFrame(rows)
 
+# %% ../nbs/14_does_it_help.ipynb #322c1a6f
 def plot_views(
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # kind of the trainings
@@ -299,7 +306,7 @@ def _four_views(t):
     some = t[t.kind.isin(['plain', '4 views'])]
     return {n: gains(d, 'plain').loc['4 views'] for n,d in some.groupby('epochs') if d.kind.nunique() > 1}
 
-# %% ../nbs/14_does_it_help.ipynb #2d136eab
+# %% ../nbs/14_does_it_help.ipynb #9838504a
 def pair_std(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='base', # kind that the others are compared with
@@ -312,6 +319,7 @@ def pair_std(
         squares,n = squares + ((d - d.mean())**2).sum().sum(),n + (d.notna().sum() - 1).clip(lower=0).sum()
     return math.sqrt(squares/n) if n else math.nan
 
+# %% ../nbs/14_does_it_help.ipynb #12418fcf
 def runs_needed(
     std:float, # standard deviation of the differences over seeds
     difference:float, # to be found, in the unit of `std`
@@ -364,7 +372,7 @@ def use_it_when(
     return pd.DataFrame({f'{n} epochs': [words(found[k,n]) if (k,n) in found else 'not measured' for k in names]
                          for n in epochs}, index=list(names))
 
-# %% ../nbs/14_does_it_help.ipynb #b8491133
+# %% ../nbs/14_does_it_help.ipynb #669b4f2b
 def _sentence(r, name, when):
     "What a comparison found, as one says it."
     verb = ('gain' if r.gain >= 0 else 'lose') + 's'*(name not in _PLURAL)
@@ -374,6 +382,7 @@ def _sentence(r, name, when):
     return f'{when}, {much} {interval}.' if _sure(r) else (
         f'{when}, no difference is found: {name} {_signed(r.gain)} points {interval}.')
 
+# %% ../nbs/14_does_it_help.ipynb #b65542cf
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
