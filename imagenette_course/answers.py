@@ -88,7 +88,7 @@ def gains(
 # %% ../nbs/14_does_it_help.ipynb #ee20173e
 _NAMES = dict(base='the base', raw='no normalization', smooth='label smoothing', mixup='mixup', cutmix='CutMix',
               both='smoothing and mixup', ema='averaged weights', erase='random erasing', growing='growing images',
-              stages='two stages', nothing='no normalization', normalize='normalization only')
+              stages='two stages')
 
 _PLURAL = {'averaged weights', 'growing images', 'two stages'}
 
@@ -145,13 +145,12 @@ def plot_ladder(
 _BY = dict(length='{} epochs', noise='{}% wrong labels', subset='{} per class')
 
 def _compared(table, by):
-    "The rows that differ in what `by` names and in their kind alone."
+    "The rows, of one length, that differ in their kind and in what `by` names; none where that has one value."
     usual = dict(noise=0, subset=0 if 0 in set(table.subset) else table.subset.max()) # right labels, all images
     t = table[np.logical_and.reduce([table[c] == v for c,v in usual.items() if c != by])]
     if by == 'length': return t
     several = [e for e,d in t.groupby('length') if d[by].nunique() > 1]
-    if not several: raise BadInput(f'the table has no trainings with different {by}')
-    return t[t.length == several[0]]
+    return t[t.length == min(several)] if several else t[:0]
 
 def _where(v, by): return 'all images' if by == 'subset' and not v else _BY[by].format(v)
 
@@ -220,17 +219,18 @@ def frontier(
     p = points.sort_values('seconds')
     return p[[not ((p.seconds <= r.seconds*(1 + within)) & (p.accuracy > r.accuracy)).any() for r in p.itertuples()]]
 
-# %% ../nbs/14_does_it_help.ipynb #55adac9f
+# %% ../nbs/14_does_it_help.ipynb #8978563c
 def _points(table):
     "Mean seconds and accuracy of each setting, and of those that have views with four of them."
-    t = table[(table.noise == 0) & (table.subset == 0)].drop_duplicates(['options', 'machine'])
+    t = _compared(table, 'length').drop_duplicates(['options', 'machine'])
     t = t[t.machine == t.machine.mode()[0]] # seconds of one machine
+    t = t.assign(what=t.kind.map(_name))
     v = t[t.tta_mean.map(lambda o: isinstance(o, list) and len(o) > 4)]
-    more = v.assign(kind=v.kind + ' + 4 views', accuracy=v.tta_mean.str[4], seconds=v.seconds + 4*v.pass_seconds)
-    return pd.concat([t, more]).groupby(['setting', 'kind', 'epochs'], sort=False)[['seconds', 'accuracy']].mean(
+    more = v.assign(what=v.what + ', 4 views', accuracy=v.tta_mean.str[4], seconds=v.seconds + 4*v.pass_seconds)
+    return pd.concat([t, more]).groupby(['setting', 'what', 'epochs'], sort=False)[['seconds', 'accuracy']].mean(
         ).reset_index()
 
-# %% ../nbs/14_does_it_help.ipynb #cc644d61
+# %% ../nbs/14_does_it_help.ipynb #78564fb4
 def plot_frontier(
     table:pd.DataFrame, # as from `study_table`
     ax=None, # axes to draw on
@@ -245,7 +245,7 @@ def plot_frontier(
     ax.scatter(*zip(*((s, 100*a) for s,a in _BOOK)), marker='D', fc='none', ec='0.4', label='the book, on its GPU')
     for i,r in enumerate(best.itertuples(), 1):
         ax.annotate(i, (r.seconds, 100*r.accuracy), xytext=(-4, 4), textcoords='offset points', ha='right', size=9)
-        ax.plot([], [], ' ', label=f"{i}  {', '.join([_name(r.kind.split(' + ')[0]), *r.kind.split(' + ')[1:]])}")
+        ax.plot([], [], ' ', label=f'{i}  {r.what}')
     ax.set_xscale('log'); ax.xaxis.set_major_formatter('{x:.0f}'); ax.xaxis.set_minor_formatter(plt.NullFormatter())
     ax.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
     ax.set_xlabel(f'seconds, {table.machine.mode()[0]}'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3)
@@ -254,7 +254,7 @@ def plot_frontier(
         ).itertuples()))
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #17d40b3d
+# %% ../nbs/14_does_it_help.ipynb #eb275aae
 def views_table(
     table:pd.DataFrame, # as from `study_table`; rows without views are left out
 ) -> pd.DataFrame: # kind (plain, 1 view, 4 views, maximum, corners), passes, accuracy, seed, and the like
@@ -262,7 +262,7 @@ def views_table(
     or four corners and the centre. Raises BadInput where nothing was measured with views."""
     rows = []
     for r in table[table.tta_mean.notna()].drop_duplicates(['options', 'machine']).to_dict('records'):
-        own = {k: r[k] for k in ('machine', 'seed', 'epochs', 'arch', 'size', 'options')} | dict(trained=r['kind'])
+        own = {k: r[k] for k in ('machine', 'seed', 'epochs', 'arch', 'size', 'options')}
         ways = {'plain': (1, r['tta_mean'][0]), 'corners': (5, r['corners_mean'])}
         for rule,word in (('mean', ''), ('max', ', maximum')):
             ways |= {f'{k} view{"s"*(k > 1)}{word}': (k+1, a) for k,a in enumerate(r[f'tta_{rule}']) if k}
@@ -270,7 +270,7 @@ def views_table(
     if not rows: raise BadInput('no training of the table was measured with views')
     return pd.DataFrame(rows)
 
-# %% ../nbs/14_does_it_help.ipynb #322c1a6f
+# %% ../nbs/14_does_it_help.ipynb #c83dd6c7
 def plot_views(
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
     baseline:str='base', # kind of the trainings
@@ -278,7 +278,8 @@ def plot_views(
 ):
     "Draw the gain of test time augmentation against its passes, for each length of training."
     table = recorded() if table is None else table
-    t = views_table(table[table.kind == baseline])
+    own = table[table.kind == baseline]
+    t = views_table(own)
     if ax is None: _,ax = plt.subplots(figsize=(7, 3.6), layout='constrained')
     for i,(n,d) in enumerate(t.groupby('epochs')): _plot_views(ax, d, f'C{i}', f'{n} epochs')
     for style,label in (('ko-', 'mean of views'), ('k:', 'maximum'), ('ks', 'corners, centre')):
@@ -286,10 +287,10 @@ def plot_views(
     ax.axhline(0, color='k', lw=1); ax.grid(alpha=.3)
     ax.set_xlabel('passes over the images'); ax.set_ylabel('points over one pass')
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1), frameon=False)
-    _title(ax, 'Four views: ' + '; '.join(f'{n} epochs {_brief(r)}' for n,r in _four_views(t).items()), _scale(t))
+    _title(ax, 'Four views: ' + '; '.join(f'{n} epochs {_brief(r)}' for n,r in _four_views(own).items()), _scale(t))
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #2e25ecb6
+# %% ../nbs/14_does_it_help.ipynb #fd18eb8b
 def _plot_views(ax, t, color, label):
     "One length of training: mean with its intervals, maximum dotted, corners as a square."
     passes = t.drop_duplicates('kind').set_index('kind').passes
@@ -301,8 +302,10 @@ def _plot_views(ax, t, color, label):
         if not rule: ax.fill_between(x, 100*own.low, 100*own.high, color=color, alpha=.15, lw=0)
     ax.plot(5, 100*g.gain['corners'], 's', ms=8, mfc='none', color=color)
 
-def _four_views(t):
-    "The gain of four views at each length of training."
+def _four_views(table):
+    "The gain of four views at each length of training; none where they were not measured."
+    if table.tta_mean.isna().all(): return {}
+    t = views_table(table)
     some = t[t.kind.isin(['plain', '4 views'])]
     return {n: gains(d, 'plain').loc['4 views'] for n,d in some.groupby('epochs') if d.kind.nunique() > 1}
 
@@ -356,7 +359,7 @@ def plot_runs(
            f'differences vary by {100*std:.2f} points from seed to seed')
     return ax
 
-# %% ../nbs/14_does_it_help.ipynb #87e4af64
+# %% ../nbs/14_does_it_help.ipynb #efd93bb7
 def use_it_when(
     table:pd.DataFrame, # as from `study_table`
     baseline:str='base', # kind that the others are compared with
@@ -365,8 +368,7 @@ def use_it_when(
     t = _compared(table, 'length')
     kinds = [k for k in dict.fromkeys(t.kind) if k != baseline]
     found = {(_name(k), n): r for (k,n),(r,_) in gains_by(kinds, t, baseline).items()}
-    plain = t[(t.kind == baseline) & t.tta_mean.notna()]
-    if len(plain): found |= {('four more views', n): r for n,r in _four_views(views_table(plain)).items()}
+    found |= {('four more views', n): r for n,r in _four_views(t[t.kind == baseline]).items()}
     def words(r): return _signed(r.gain) + ('' if math.isnan(r.low) else f' ({_signed(r.low)} to {_signed(r.high)})')
     names,epochs = dict.fromkeys(k for k,_ in found),sorted({n for _,n in found})
     return pd.DataFrame({f'{n} epochs': [words(found[k,n]) if (k,n) in found else 'not measured' for k in names]
@@ -382,7 +384,7 @@ def _sentence(r, name, when):
     return f'{when}, {much} {interval}.' if _sure(r) else (
         f'{when}, no difference is found: {name} {_signed(r.gain)} points {interval}.')
 
-# %% ../nbs/14_does_it_help.ipynb #b65542cf
+# %% ../nbs/14_does_it_help.ipynb #8140b677
 def quote(
     kind:str, # technique, such as 'mixup', or 'tta'
     table:pd.DataFrame=None, # as from `study_table`, None: what was recorded for the plan cpu
@@ -390,9 +392,8 @@ def quote(
     by:str='length', # of training, or noise, or subset: what the comparisons differ in
 ) -> str: # a sentence for each comparison, and one on what was trained
     "Return what a study found of one technique."
-    try: t = _compared(recorded() if table is None else table, by)
-    except BadInput: return f'{_upper(_name(kind))}: not measured on photographs yet.'
-    if kind == 'tta': found,name = _four_views(views_table(t[t.kind == baseline])),'averaging four more views'
+    t = _compared(recorded() if table is None else table, by)
+    if kind == 'tta': found,name = _four_views(t[t.kind == baseline]),'averaging four more views'
     else: found,name = {n: r for (_,n),(r,_) in gains_by(kind, t, baseline, by).items()},_name(kind)
     if not found: return f'{_upper(name)}: not measured on photographs yet.'
     base = t[(t.kind == baseline) & t[by].isin(found)].drop_duplicates(['options', 'machine'])

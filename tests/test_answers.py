@@ -238,7 +238,8 @@ def test_bars_and_dots_are_where_the_numbers_are():
 
 def test_figures_of_what_was_not_measured():
     t = made_up(keep=lambda r: r['part'] == 'techniques')
-    with pytest.raises(BadInput, match='no trainings with different noise'): plot_gains('mixup', t, by='noise')
+    with pytest.raises(BadInput, match='mixup: not measured against base'): plot_gains('mixup', t, by='noise')
+    assert quote('tta', t.assign(tta_mean=None)) == 'Averaging four more views: not measured on photographs yet.'
     with pytest.raises(BadInput, match='nope: not measured against base'): plot_gains('nope', t)
 
 # ---- what is recorded
