@@ -213,9 +213,9 @@ def recipe(
     path:Path, # folder with the dataset
 ) -> AttrDict: # options of `imagenette_train`, by name; `arch` is a function
     "What to train here: the sprint, on every device; smaller images and batches on the drawn sample."
-    size,bs = (64, 32) if is_sample(path) else (112, 128)
+    size,bs = (64, 32) if is_sample(path) else (128, 128)
     return AttrDict(arch=sprintnet, size=size, bs=bs, epochs=5, lr=.17, opt='sprint', schedule='linear',
-                    smooth=.1, crop=.5, grow=48)
+                    smooth=.1, crop=.75, grow=48)
 
 # %% ../nbs/12_sprint.ipynb #n96cd744
 def sprint(

@@ -112,7 +112,7 @@ def epoch_costs(
 ) -> list: # of floats, one for each epoch
     "What each epoch costs, as far as the options tell: pixels times images, without a unit."
     n,stages = options.get('subset', 1000),options.get('progressive')
-    if stages is None: return [float(n*options.get('size', 112)**2)]*options.get('epochs', 5)
+    if stages is None: return [float(n*options.get('size', 128)**2)]*options.get('epochs', 5)
     stages = parse_stages(stages, 64, 1e-3)
     return [float(n*s.size**2) for e,s in zip(n_epochs(stages), stages) for _ in range(e)]
 
