@@ -7,10 +7,10 @@ from fastai.vision.all import *
 
 from .core import BadInput, in_test
 from .scenes import SCENES, draw_scene
-from .dataset import (CLASSES, NOISE, check_images, get_dls, held_out, image_files, imagenette, is_sample, make_sample,
-                      subset)
-from .baseline import (ARCHS, Run, baseline_recipe, compare, confusion, fit, get_learner, plot_confusion, plot_history,
-                       versions)
+from .files import check_images, image_files
+from .dataset import CLASSES, NOISE, get_dls, held_out, imagenette, is_sample, make_sample, subset
+from .record import Run, versions
+from .baseline import ARCHS, baseline_recipe, compare, confusion, fit, get_learner, plot_confusion, plot_history
 from .normalize import batch_stats, dataset_stats
 from .resize import ProgressiveResize, Stage, parse_stages, pixels_seen, progressive_fit, smallest_size
 from .tta import combine_views, tta

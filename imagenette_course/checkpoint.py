@@ -11,7 +11,7 @@ import io, pickle, zipfile, zlib
 from copy import deepcopy
 from torchvision.utils import make_grid
 from .core import BadInput, Diverged, write_aside
-from .baseline import RecordRun
+from .record import RecordRun
 from fastai.vision.all import *
 
 # %% ../nbs/13_long_runs.ipynb #fc8d79e3

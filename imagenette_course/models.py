@@ -5,8 +5,9 @@ __all__ = ['model_facts', 'save_model', 'Classifier', 'named_network', 'load_mod
 import json
 from copy import deepcopy
 from .core import BadInput, check_range, write_aside
-from .dataset import NamedImage, to_rgb
-from .baseline import ARCHS, no_output
+from .files import NamedImage, to_rgb
+from .record import no_output
+from .baseline import ARCHS
 from .techniques import BlurPool, use_blur_pool
 from .sprint import SPRINT_NETS
 from fastai.vision.all import *

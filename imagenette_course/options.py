@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from importlib.util import find_spec
 from .core import BadInput, check_range
-from .dataset import NOISE, NoisyLabel, check_images, held_out, image_files, subset
+from .files import check_images, image_files
+from .dataset import NOISE, NoisyLabel, held_out, subset
 from .baseline import ARCHS, baseline_recipe
 from fastai.vision.all import *
 # after fastai, which has a MixUp and a LabelSmoothingCrossEntropy of its own

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from json import dumps # the command has an option json
 from operator import itemgetter
 from .core import BadInput, check_range, in_one_line, show_version
-from .dataset import find_images_below, to_rgb
+from .files import find_images_below, to_rgb
 from .tta import combine_views
 from fastai.vision.all import *
 from .models import Classifier, load_model # after fastai, which has a load_model of its own

@@ -12,8 +12,9 @@ from bisect import bisect_left
 from typing import NamedTuple
 from torch.func import functional_call
 from .core import BadInput, check_floats, check_range
-from .dataset import get_dls, short_sides
-from .baseline import RecordRun, Run, fit_recorded, new_run
+from .files import short_sides
+from .dataset import get_dls
+from .record import RecordRun, Run, fit_recorded, new_run
 from fastai.vision.all import *
 from fastai.callback.hook import Hooks
 

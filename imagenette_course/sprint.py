@@ -8,10 +8,12 @@ __all__ = ['sprint_opt', 'SPRINT_NETS', 'SprintNet', 'sprintnet', 'sprintnet_sma
 
 # %% ../nbs/12_sprint.ipynb #ae150063
 from .core import BadInput, check_floats, check_range
-from .dataset import check_folder, is_sample
+from .files import check_folder
+from .dataset import is_sample
 from fastai.vision.all import *
 # after fastai, which has a LabelSmoothingCrossEntropy of its own
-from .baseline import fit, told_of_stops
+from .record import told_of_stops
+from .baseline import fit
 from .resize import check_map
 from .smoothing import LabelSmoothingCrossEntropy
 from .speed import cached_dls, fast_learner, fast_settings

@@ -14,7 +14,7 @@ __all__ = ['squash', 'store_file', 'PixelStore']
 import hashlib, warnings, zlib
 from weakref import WeakValueDictionary
 from .core import BadInput, show_bar
-from .dataset import NamedImage
+from .files import NamedImage
 from fastai.vision.all import *
 
 def squash(

@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import fields
 from .core import (BadInput, Diverged, OutOfMemory, check_range, in_one_line, quiet, show_bar, show_version,
                    write_aside)
-from .dataset import image_files, imagenette
-from .baseline import RecordRun
+from .files import image_files
+from .dataset import imagenette
+from .record import RecordRun
 from fastai.vision.all import *
 # after fastai, which has names of its own for some
 from .resize import Stage, n_epochs, parse_stages

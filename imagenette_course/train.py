@@ -8,7 +8,8 @@ import gc, hashlib, itertools, time
 from dataclasses import asdict
 from .core import BadInput, Diverged, OutOfMemory, Stopped, in_one_line, one_line, png, quiet, show_version, write_aside
 from .dataset import get_dls, imagenette, is_sample
-from .baseline import Run, compare, confusion, fit, get_learner, plot_confusion, plot_history, versions
+from .record import Run, versions
+from .baseline import compare, confusion, fit, get_learner, plot_confusion, plot_history
 from fastai.vision.all import *
 from .models import load_model, save_model # after fastai, which has functions of these names
 from .resize import progressive_fit

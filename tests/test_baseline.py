@@ -14,6 +14,7 @@ from torch import nn
 
 from imagenette_course import baseline
 from imagenette_course.baseline import *
+from imagenette_course.record import *
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp

@@ -12,7 +12,8 @@ from fastai.vision.all import resnet18, xresnet18
 
 from imagenette_course.baseline import get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import get_dls, image_files, subset
+from imagenette_course.files import image_files
+from imagenette_course.dataset import get_dls, subset
 from imagenette_course.speed import cached_dls, fast_learner
 
 from benchmarks import rates as bench

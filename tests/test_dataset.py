@@ -13,8 +13,9 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from imagenette_course import dataset
+from imagenette_course import dataset, files
 from imagenette_course.core import *
+from imagenette_course.files import *
 from imagenette_course.dataset import *
 from imagenette_course.scenes import SCENES, draw_scene
 from imagenette_course.speed import cached_dls
@@ -174,7 +175,7 @@ def test_missing_class(own):
 def test_the_files_are_listed_once(own, monkeypatch):
     count = []
     def listed(path): count.append(path); return image_files(path)
-    monkeypatch.setattr(dataset, 'image_files', listed)
+    for o in (dataset, files): monkeypatch.setattr(o, 'image_files', listed)
     for f in (imagenette, check_folder, check_images, datasets):
         count.clear(); f(own)
         assert count == [own]
@@ -187,8 +188,8 @@ def archive(tmp_path, tiny, monkeypatch):
     with tarfile.open(tmp_path/'imagenette2-160.tgz', 'w:gz') as t:
         t.add(tiny, 'imagenette2-160', filter=lambda o: None if o.name.endswith('sample.json') else o)
     monkeypatch.setattr(URLs, 'IMAGENETTE_160', (tmp_path/'imagenette2-160.tgz').as_uri())
-    monkeypatch.setattr(dataset, 'N_IMAGES', dict(train=40, val=20))
-    monkeypatch.setattr(dataset, 'fastai_cfg', lambda: Config(tmp_path, 'config.ini', create=dict(archive='archive', data='data')))
+    for part,n in (('train', 40), ('val', 20)): monkeypatch.setitem(N_IMAGES, part, n)
+    monkeypatch.setattr(files, 'fastai_cfg', lambda: Config(tmp_path, 'config.ini', create=dict(archive='archive', data='data')))
     return tmp_path/'data'/'imagenette2-160'
 
 def test_download(archive, capsys):
@@ -235,7 +236,7 @@ def test_an_archive_that_reaches_outside(archive, tmp_path, kind):
     assert not list(victim.iterdir())
 
 def test_no_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(dataset, 'fastai_cfg', lambda: Config(tmp_path, 'config.ini', create=dict(archive='archive', data='data')))
+    monkeypatch.setattr(files, 'fastai_cfg', lambda: Config(tmp_path, 'config.ini', create=dict(archive='archive', data='data')))
     monkeypatch.setattr(URLs, 'IMAGENETTE_160', 'http://127.0.0.1:9/imagenette2-160.tgz') # nothing listens there
     with pytest.raises(OSError, match="refused.*Three ways out: data='sample'.*IMAGENETTE.*by hand") as e: imagenette('160')
     assert '\n' not in str(e.value)

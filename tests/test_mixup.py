@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 from torch import nn
 
-from imagenette_course.baseline import fit, get_learner, no_output
+from imagenette_course.record import no_output
+from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import *

@@ -14,7 +14,8 @@ from torchvision.transforms import v2
 
 from imagenette_course import models
 from imagenette_course.core import BadInput, write_aside
-from imagenette_course.dataset import get_dls, image_files
+from imagenette_course.files import image_files
+from imagenette_course.dataset import get_dls
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.models import *
 from imagenette_course.normalize import *

@@ -12,7 +12,8 @@ from torchvision.transforms.v2 import functional as TF
 
 from imagenette_course.baseline import compare, fit, get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import get_dls, short_sides, subset
+from imagenette_course.files import short_sides
+from imagenette_course.dataset import get_dls, subset
 from imagenette_course.resize import *
 from imagenette_course.speed import cached_dls
 from fastai.vision.all import Callback, CrossEntropyLossFlat, Learner, Normalize, Transform, imagenet_stats, xresnet18, xresnet18_deep, xresnet50, xse_resnext18
@@ -172,7 +173,7 @@ def test_one_record_of_all_stages(dls):
 
 def test_stages_against_fastai_by_hand(dls):
     "The same weights as `fit_one_cycle`, then `fine_tune`, with the seeds that two fits of one learner get."
-    from imagenette_course.baseline import _seed_batches, no_output
+    from imagenette_course.record import _seed_batches, no_output
     weights = lambda learn: nn.utils.parameters_to_vector(learn.model.parameters())
     a, b = (get_learner(dls, Pool, seed=5) for _ in range(2))
     progressive_fit(a, two, show=False)

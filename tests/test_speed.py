@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import functional as TF
 from imagenette_course import speed, store as store_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import NamedImage, get_dls, image_files
+from imagenette_course.files import NamedImage, image_files
+from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model, save_model
 from imagenette_course.resize import ProgressiveResize, at_size, progressive_fit
@@ -256,7 +257,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from imagenette_course import store
-from imagenette_course.dataset import image_files
+from imagenette_course.files import image_files
 store.fastai_path, real, n, path = lambda _: Path(sys.argv[2]), store.squash, [], Path(sys.argv[1])
 def squash(*a):
     n.append(1)

@@ -16,10 +16,12 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from conftest import command
-from imagenette_course.baseline import baseline_recipe, fit, get_learner, no_output
+from imagenette_course.record import no_output
+from imagenette_course.baseline import baseline_recipe, fit, get_learner
 from imagenette_course.checkpoint import Checkpoint
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import get_dls, held_out, image_files, make_sample
+from imagenette_course.files import image_files
+from imagenette_course.dataset import get_dls, held_out, make_sample
 from imagenette_course.mixing import CutMix
 from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model, save_model

@@ -11,7 +11,7 @@ from fastai.vision.all import Callback
 from hypothesis import given, settings, strategies as st
 
 from imagenette_course import study as module
-from imagenette_course.baseline import no_output
+from imagenette_course.record import no_output
 from imagenette_course.core import BadInput, Diverged, OutOfMemory
 from imagenette_course.dataset import make_sample
 from imagenette_course.study import *

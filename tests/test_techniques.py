@@ -12,7 +12,8 @@ from scipy import stats
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from imagenette_course.baseline import compare, fit, get_learner, no_output
+from imagenette_course.record import no_output
+from imagenette_course.baseline import compare, fit, get_learner
 from imagenette_course.core import BadInput
 from imagenette_course.dataset import get_dls
 from imagenette_course.mixup import MixUp

@@ -18,7 +18,8 @@ from conftest import PROGRAM, command
 from imagenette_course import options as options_module, train as train_module
 from imagenette_course.checkpoint import Checkpoint, read_checkpoint
 from imagenette_course.core import BadInput, OutOfMemory
-from imagenette_course.dataset import CLASSES, image_files, make_sample
+from imagenette_course.files import image_files
+from imagenette_course.dataset import CLASSES, make_sample
 from imagenette_course.mixup import MixUp
 from imagenette_course.models import load_model
 from imagenette_course.options import Options, parse, resolve

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from imagenette_course import tta as module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.dataset import get_dls, image_files
+from imagenette_course.files import image_files
+from imagenette_course.dataset import get_dls
 from imagenette_course.tta import combine_views, tta
 from fastai.vision.all import (Callback, CancelFitException, CrossEntropyLossFlat, EarlyStoppingCallback, MixUp,
                                SaveModelCallback, TfmdDL, load_learner, set_seed, xresnet18)

@@ -9,7 +9,8 @@ from time import perf_counter
 
 import pytest
 import torch
-from imagenette_course.baseline import device_name, get_learner
+from imagenette_course.record import device_name
+from imagenette_course.baseline import get_learner
 from imagenette_course.dataset import get_dls, make_sample
 from imagenette_course.tta import tta
 from fastai.vision.all import xresnet18

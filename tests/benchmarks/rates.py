@@ -13,8 +13,10 @@ import inspect, itertools, json, subprocess, sys, tempfile, time
 from collections import Counter
 from importlib.util import find_spec
 from imagenette_course.core import BadInput, in_one_line, png, write_aside
-from imagenette_course.dataset import get_dls, image_files, imagenette, subset
-from imagenette_course.baseline import device_name, get_learner, versions
+from imagenette_course.files import image_files
+from imagenette_course.dataset import get_dls, imagenette, subset
+from imagenette_course.record import device_name, versions
+from imagenette_course.baseline import get_learner
 from imagenette_course.models import named_network
 from imagenette_course.resize import smallest_size
 from imagenette_course.speed import cached_dls, fast_learner, fast_settings
