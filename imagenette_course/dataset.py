@@ -131,17 +131,17 @@ def subset(
     n:int, # training images a class
     seed:int=42, # another seed chooses other images
     files:list=None, # images to choose from, None: all
-) -> L: # of Paths: `n` random training images of each class and all validation images
+    every:int=1, # of the validation images, keep one in `every`
+) -> L: # of Paths: `n` random training images of each class, then the validation images
     "A balanced small training set, for prototyping. Raises BadInput when a class has fewer than `n` images."
-    check_range('n', n, 1); check_range('seed', seed, 0, 2**32-1)
-    res = L()
+    check_range('n', n, 1); check_range('seed', seed, 0, 2**32-1); check_range('every', every, 1)
+    train,val = L(),L()
     files = image_files(path) if files is None else files
     for (part,c),files in groupby(files, lambda o: o.relative_to(path).parts[:2]).items():
-        if part == 'train':
-            if len(files) < n: raise BadInput(f'n={n}: {Path(path)/part/c} has only {len(files)} images')
-            files = random.Random(f'{seed}/{c}').sample(list(files), n)
-        res += files
-    return res
+        if part != 'train': val += files; continue
+        if len(files) < n: raise BadInput(f'n={n}: {Path(path)/part/c} has only {len(files)} images')
+        train += random.Random(f'{seed}/{c}').sample(list(files), n)
+    return train + val[::every]
 
 # %% ../nbs/00_dataset.ipynb #236337be
 def folder_label(

@@ -281,6 +281,13 @@ def test_subset_of_some_files(tiny):
     with pytest.raises(BadInput, match='has only 3 images'): subset(tiny, 4, files=some)
     with pytest.raises(BadInput, match='n=0'): subset(tiny, 0)
 
+@pytest.mark.parametrize('every', [1, 2, 3, 100])
+def test_subset_of_the_validation_images(tiny, every):
+    train,val = (image_files(tiny).filter(lambda o: o.parts[-3] == part) for part in ('train', 'val'))
+    n = len(train)//len(CLASSES)
+    assert set(subset(tiny, n, every=every)) == {*train, *val[::every]}
+    with pytest.raises(BadInput, match='every=0'): subset(tiny, n, every=0)
+
 # ---- the loader
 
 @pytest.mark.smoke
