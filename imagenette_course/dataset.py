@@ -131,8 +131,8 @@ def subset(
     n:int, # training images a class
     seed:int=42, # another seed chooses other images
     files:list=None, # images to choose from, None: all
-    every:int=1, # of the validation images, keep one in `every`
-) -> L: # of Paths: `n` random training images of each class, then the validation images
+    every:int=1, # of all validation images, keep one in `every`; where there are few, a class may be left without any
+) -> L: # of Paths: `n` random training images of each class, then every `every`-th of all validation images
     "A balanced small training set, for prototyping. Raises BadInput when a class has fewer than `n` images."
     check_range('n', n, 1); check_range('seed', seed, 0, 2**32-1); check_range('every', every, 1)
     train,val = L(),L()

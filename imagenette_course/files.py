@@ -6,7 +6,7 @@ __all__ = ['find_files_below', 'IMAGE_ENDINGS', 'find_images_below', 'image_file
 
 import os, tarfile, tempfile
 import fastai.data
-from .core import BadInput, quiet_bars, show_bar
+from .core import BadInput, check_choice, quiet_bars, show_bar
 from fastai.vision.all import *
 from fastdownload import FastDownload
 from PIL import UnidentifiedImageError
@@ -142,7 +142,8 @@ class _Download(FastDownload):
 def download(
     data:str, # a key of DOWNLOADS
 ) -> Path: # the folder that was in the archive
-    "Downloads and unpacks once. Raises OSError, which says what else can be done."
+    "Downloads and unpacks once. Raises BadInput for another key; OSError, which says what else can be done."
+    check_choice('data', data, *DOWNLOADS)
     url,downloads = getattr(URLs, DOWNLOADS[data]),_Download(fastai_cfg(), module=fastai.data)
     try:
         with quiet_bars(): return downloads.get(url)

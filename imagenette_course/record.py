@@ -170,7 +170,7 @@ def told_of_stops(
         raise
 
 def fit_recorded(
-    fit_method, # `learn.fit_one_cycle` or `learn.fine_tune`
+    fit_method, # a method of the learner that trains, such as `learn.fit_one_cycle`
     epochs:int, # for `fit_method`
     lr:float, # for `fit_method`
     recorder:RecordRun, # the same one for all fits of a run

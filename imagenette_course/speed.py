@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain, pairwise
 from .core import BadInput, check_range, check_stats
-from .files import NamedImage
 from .dataset import datasets
 from .baseline import get_learner
 from .store import PixelStore, squash

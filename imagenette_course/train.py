@@ -85,8 +85,14 @@ def make_learner(
 
 class Job:
     "A call of `train`: what is planned, what is finished, and where it is saved."
-    def __init__(self, plan, out, past, cbs, show):
-        "Begins in `out`; with `past`, the content of a checkpoint, goes on there. Raises BadInput for other images."
+    def __init__(self,
+        plan:Plan, # what will be done
+        out:Path, # folder for the results
+        past:dict, # content of a checkpoint, None: begin anew
+        cbs, # callbacks
+        show:bool, # False: print nothing while training
+    ):
+        "Begins in `out`, or goes on there. Raises BadInput for other images."
         self.plan,self.out,self.cbs,self.show = plan,out,cbs,show
         o,rows = plan.options,[(os.path.relpath(f, plan.path), f.stat().st_size) for f in plan.files]
         named = o.data is not None and Path(o.data).expanduser() != plan.path # 'sample' or '160'

@@ -11,7 +11,7 @@ from fastai.vision.all import (Adam, Callback, CancelFitException, CrossEntropyL
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
-from imagenette_course import baseline, normalize, store
+from imagenette_course import normalize, record, store
 from imagenette_course import train as train_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.checkpoint import *
@@ -68,10 +68,11 @@ def test_resumed_as_undisturbed(name, stop):
     same(run(make), run(make, state=first[1]))
 
 @pytest.mark.parametrize('stop', [1, 2, 4])
-def test_with_a_progress_bar(monkeypatch, stop):
-    monkeypatch.setattr(baseline, 'show_bar', lambda: True)
+def test_with_a_progress_bar(monkeypatch, capsys, stop):
+    monkeypatch.setattr(record, 'show_bar', lambda: True)
     make = lambda: get_learner(dls(), net, seed=3)
     same(run(make), run(make, state=run(make, stop=stop, show=True)[1], show=True))
+    assert 'epoch 1/4' not in capsys.readouterr().out # the lines that are there without a bar
 
 @pytest.mark.parametrize('stop', [1, 4])
 def test_muon_and_averaged_weights(stop):

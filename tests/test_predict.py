@@ -17,7 +17,7 @@ from conftest import ROOT
 from imagenette_course import models, predict as predict_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
-from imagenette_course.files import NamedImage, image_files, to_rgb
+from imagenette_course.files import NamedImage, to_rgb
 from imagenette_course.dataset import CLASSES, get_dls
 from imagenette_course.models import Classifier, load_model, save_model
 from imagenette_course.predict import *
