@@ -18,7 +18,7 @@ ELSEWHERE = {
     '07': '0.0111 0.1875 0.28 0.64 1.28 99.9'.split(), # ImageNet; shares worked out in answers
     '08': '1.7 3.1 3.2 5.7 22.8 23.1 95 1710.09412 1806.05236 1905.04899 2009.06962 2012.11101'.split(), # papers; an interval of what is printed
     '09': '0.24 51 51.2 51.8 60.2 62.3'.split(), # papers
-    '10': '0.4 0.87 1.2 6.4 6.5 8.3 8.8 11.2 14.0 15.9 17.6 18.3 22.7 35'.split(), # papers; intervals of the figure
+    '10': '0.4 0.87 15 35'.split(), # a paper; titles of figures
     '11': '0.009 0.99 0.999 3.29 3.7 17.7 94'.split(), # sums of what is printed; a paper
     '12': '0.0042 0.35 0.67 0.68 1.8 3.29 5.1 83.4 83.5 91.57 94'.split(), # papers; the leaderboard; differences; runs outside the record
     '14': '85'.split(), # an exercise
