@@ -231,7 +231,7 @@ def plot_frontier(
     ax.set_xlabel(f'seconds, {table.machine.mode()[0]}'); ax.set_ylabel('accuracy, %'); ax.grid(alpha=.3)
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1), frameon=False)
     ends = best.iloc[[0, -1]].drop_duplicates().itertuples()
-    _title(ax, _upper('; '.join(f'{r.what} reaches {100*r.accuracy:.1f}% in {r.seconds:.0f} s' for r in ends)))
+    _title(ax, _upper('; '.join(f'{r.what}: {100*r.accuracy:.1f}% in {r.seconds:.0f} s' for r in ends)))
     return ax
 
 def views_table(

@@ -213,7 +213,7 @@ def test_figures(seeds):
     assert '50% wrong labels: label smoothing' in one_line(plot_gains(('smooth', 'mixup'), t, by='noise'))
     assert [o.get_text() for o in plot_gains('mixup', t, by='subset').get_xticklabels()] == ['50 per class', '200 per class', 'all images']
     assert 'calibration' in plot_gains('mixup', t, value='ece').get_ylabel()
-    assert re.fullmatch(r'.+ reaches 77\.\d% in 104 s', one_line(plot_frontier(t)))
+    assert re.fullmatch(r'.+: 77\.\d% in 104 s', one_line(plot_frontier(t)))
     assert 'Four views: 5 epochs +1.0' in one_line(plot_views(t))
     if len(seeds) > 1: assert 'To find one point takes' in plot_runs(t).get_title()
     else:
