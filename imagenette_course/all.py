@@ -8,7 +8,8 @@ from fastai.vision.all import *
 from .core import BadInput, in_test
 from .scenes import SCENES, draw_scene
 from .files import check_images, image_files
-from .dataset import CLASSES, NOISE, get_dls, held_out, imagenette, is_sample, make_sample, subset
+from .data import CLASSES, NOISE, imagenette, is_sample, make_sample
+from .dataset import get_dls, held_out, subset
 from .record import Run, versions
 from .baseline import ARCHS, baseline_recipe, compare, confusion, fit, get_learner, plot_confusion, plot_history
 from .normalize import batch_stats, dataset_stats

@@ -13,9 +13,10 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from imagenette_course import dataset, files
+from imagenette_course import data, dataset, files
 from imagenette_course.core import *
 from imagenette_course.files import *
+from imagenette_course.data import *
 from imagenette_course.dataset import *
 from imagenette_course.scenes import SCENES, draw_scene
 from imagenette_course.speed import cached_dls
@@ -46,7 +47,7 @@ def test_unknown_kind():
 
 def test_sample_has_the_published_layout(sample):
     n = Counter(o.relative_to(sample).parts[:2] for o in image_files(sample))
-    assert n == {(part,c): k for part,k in (('train', dataset.N_TRAIN), ('val', dataset.N_VAL)) for c in CLASSES}
+    assert n == {(part,c): k for part,k in (('train', data.N_TRAIN), ('val', data.N_VAL)) for c in CLASSES}
     assert check_images(sample) == {}
 
 def test_sample_varies(sample):
@@ -80,10 +81,10 @@ def test_two_processes_at_once(tmp_path):
 
 def test_the_loser_of_a_race_uses_the_winners_folder(tmp_path, monkeypatch):
     def draw_and_lose(*args):
-        monkeypatch.setattr(dataset, 'draw_scene', draw_scene)
+        monkeypatch.setattr(data, 'draw_scene', draw_scene)
         make_sample(tmp_path/'a', 1, 1)
         return draw_scene(*args)
-    monkeypatch.setattr(dataset, 'draw_scene', draw_and_lose)
+    monkeypatch.setattr(data, 'draw_scene', draw_and_lose)
     assert make_sample(tmp_path/'a', 1, 1) == tmp_path/'a'
     assert [o.name for o in tmp_path.iterdir()] == ['a']
 
@@ -92,7 +93,7 @@ def test_an_interrupted_sample_leaves_nothing(tmp_path, monkeypatch):
     def stop(*args):
         if next(calls) == 5: raise KeyboardInterrupt
         return Image.new('RGB', (128, 128))
-    monkeypatch.setattr(dataset, 'draw_scene', stop)
+    monkeypatch.setattr(data, 'draw_scene', stop)
     with pytest.raises(KeyboardInterrupt): make_sample(tmp_path/'a', 2, 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +176,7 @@ def test_missing_class(own):
 def test_the_files_are_listed_once(own, monkeypatch):
     count = []
     def listed(path): count.append(path); return image_files(path)
-    for o in (dataset, files): monkeypatch.setattr(o, 'image_files', listed)
+    for o in (dataset, data, files): monkeypatch.setattr(o, 'image_files', listed)
     for f in (imagenette, check_folder, check_images, datasets):
         count.clear(); f(own)
         assert count == [own]

@@ -52,7 +52,7 @@ def moved(self, device=None, dtype=None, memory_format=None):
 def fake(monkeypatch):
     "A fake tensor can't be of fastai's classes; and autocast would look for a GPU."
     speed = 'imagenette_course.speed.'
-    for o in ('fastai.losses.TensorBase', speed + 'TensorImage', speed + 'TensorCategory'):
+    for o in ('fastai.losses.TensorBase', speed + 'TensorImage', 'imagenette_course.loader.TensorCategory'):
         monkeypatch.setattr(o, lambda x: x)
     monkeypatch.setattr(speed + '_grey', _grey.__wrapped__) # a fake tensor may not outlive its test
     monkeypatch.setattr(nn.Module, 'to', moved)

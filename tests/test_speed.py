@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms.v2 import functional as TF
 
-from imagenette_course import speed, store as store_module
+from imagenette_course import loader, speed, store as store_module
 from imagenette_course.baseline import fit, get_learner
 from imagenette_course.core import BadInput
 from imagenette_course.files import NamedImage, image_files
@@ -328,7 +328,7 @@ def test_same_files_labels_and_settings(tiny):
     assert torch.equal(want, got) and type(got) is type(want)
     assert torch.equal(got, torch.cat([y for _,y in dls.test_dl(dls.valid.items, with_labels=True)]))
     noisy = [make(tiny, 8, 32, noise=50).train_ds for make in (get_dls, cached_dls)]
-    assert [int(o[1]) for o in noisy[0]] == speed._labels(noisy[1]).tolist()
+    assert [int(o[1]) for o in noisy[0]] == loader._labels(noisy[1]).tolist()
 
 def test_validation_pixels(tiny, size=48):
     "The same middle squares, as near to those of one good interpolation as `get_dls` comes, which has two of its own."
@@ -358,7 +358,7 @@ def test_each_image_once_an_epoch(tiny):
     dls = cached_dls(tiny, 7, 32) # 40 training images: five batches, and five left out
     n = len(dls.train_ds)
     assert [len(y) for _,y in dls.train] == [7]*(n//7) and n % 7
-    rows = [i for b in map(list, speed.chunked(dls.train.get_idxs(), 7, True)) for i in b]
+    rows = [i for b in map(list, loader.chunked(dls.train.get_idxs(), 7, True)) for i in b]
     assert len(set(rows)) == len(rows)
     assert sum(len(y) for _,y in dls.valid) == len(dls.valid_ds)
     one = cached_dls(tiny, 1, 32, files=[dls.train.items[0], dls.valid.items[0]])
