@@ -16,8 +16,9 @@ PUBLISHED = 'gh-pages' # the branch that holds the published site
 DOCS = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog', 'nbs/commands.md': 'commands',
         'nbs/results/README.md': 'record'}
 CHAPTERS = sorted(o.stem for o in (ROOT/'nbs').glob('*.ipynb') if o.stem != 'index')
-MODULES = sorted(o for o in (ROOT/CFG['lib_path']).glob('*.py') if o.stem not in ('__init__', '_modidx', 'all'))
-TABLES = sorted((ROOT/'nbs/results').glob('*.csv'))
+MODULES = {o.stem: o for o in (ROOT/CFG['lib_path']).glob('*.py') if o.stem not in ('__init__', '_modidx', 'all')}
+MODULES = dict(sorted({**MODULES, 'scenes': ROOT/CFG['lib_path']/'scenes/__init__.py'}.items()))
+TABLES = sorted((ROOT/'nbs/results').glob('*.csv'), key=lambda o: o.stem)
 LINK = re.compile(r'(\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))')
 
 class BadSource(ValueError):
@@ -29,7 +30,7 @@ def site_pages():
     "Which page of the site a file of the repository is, with the anchor inside it."
     res = {'README.md': 'index.md', 'nbs/index.ipynb': 'index.md', **{k: f'{v}.md' for k,v in DOCS.items()}}
     res |= {f'nbs/{o}.ipynb': f'{o}.ipynb' for o in CHAPTERS}
-    res |= {str(o.relative_to(ROOT)): f'api/{o.stem}.md' for o in MODULES}
+    res |= {str(o.relative_to(ROOT)): f'api/{k}.md' for k,o in MODULES.items()}
     return res | {str(o.relative_to(ROOT)): f'tables.md#{o.stem}' for o in TABLES}
 
 PAGES = site_pages()
@@ -139,7 +140,7 @@ def front_page():
     chapters = [f'{title} <{name}>' for title,name in order]
     def tree(caption, lines): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *lines, '```'])
     return '\n\n'.join([relink(text, 'nbs/index.ipynb'), tree('Chapters', chapters), tree('Reference', [
-        'The commands <commands>', "The study's tables <tables>", 'Where they come from <record>', 'The functions <api/index>']),
+        'The commands <commands>', "The study's tables <tables>", 'Recorded results <record>', 'The functions <api/index>']),
         tree('Project', ['How to change something <contributing>', 'What has changed <changelog>',
                          f"The repository <{CFG['git_url']}>"])]) + '\n'
 
@@ -154,7 +155,7 @@ def cell_text(text): return text.replace('|', '\\|').replace('\n', ' ')
 def code_text(node): return f'`{cell_text(ast.unparse(node))}`' if node else ''
 
 def parameters(f, said):
-    "Rows of a function's parameters: name, type, default, comment; last what it gives back."
+    "Rows of a function's parameters: name, type, default, comment; last what it returns."
     a = f.args
     plain = a.posonlyargs + a.args
     defaults = [None]*(len(plain) - len(a.defaults)) + a.defaults
@@ -162,7 +163,7 @@ def parameters(f, said):
             *([(a.kwarg, None)] if a.kwarg else [])]
     res = [(f'`{o.arg}`', code_text(o.annotation), code_text(d), said.get(o.end_lineno, '')) for o,d in rows if o.arg != 'self']
     back = said.get(f.body[0].lineno - 1, '') if f.returns else ''
-    return res + ([('*gives back*', code_text(f.returns), '', back)] if f.returns else [])
+    return res + ([('*returns*', code_text(f.returns), '', back)] if f.returns else [])
 
 def table(rows):
     "A Markdown table of the rows, without the columns that are empty."
@@ -207,15 +208,15 @@ def public(tree):
     nodes = [o for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))]
     return [o for o in nodes if (o.name in names if names is not None else o.name[0] != '_')]
 
-def module_page(file):
+def module_page(name, file):
     "The page of one module, and the sentence that its docstring begins with."
     source = file.read_text(encoding='utf-8')
     tree, said, path = ast.parse(source), comments(source), file.relative_to(ROOT)
     doc = ast.get_docstring(tree)
     made = re.search(r'File to edit: \.\./nbs/(\w+)\.ipynb', source)
-    whence = f'Made in [the chapter {made[1][:2]}](../{made[1]}.ipynb).' if made else ''
-    first = f"`from {CFG['lib_name']}.{file.stem} import *`"
-    parts = [f'# {file.stem}', doc, f'{first} {whence}', *[entry(o, said, path) for o in public(tree)]]
+    whence = f'Made in [chapter {made[1][:2]}](../{made[1]}.ipynb).' if made else ''
+    first = f"`from {CFG['lib_name']}.{name} import *`"
+    parts = [f'# {name}', doc, f'{first} {whence}', *[entry(o, said, path) for o in public(tree)]]
     return '\n\n'.join(o for o in parts if o) + '\n', doc.split('\n')[0]
 
 def api_index(docs):
@@ -225,10 +226,10 @@ def api_index(docs):
 
 # ---- the study's tables
 
-COLUMNS = {'options': 'what the training was given, besides the other columns', 'seed': '', 'arch': 'network',
-           'size': 'pixels', 'epochs': '', 'bs': 'images a batch', 'lr': 'largest learning rate',
-           'accuracy': 'percent, last epoch', 'views': 'percent, over four more views', 'seconds': 'of one core',
-           'nll': 'negative log likelihood', 'ece': 'expected calibration error', 'val_images': 'images validated on'}
+COLUMNS = {'options': 'what the training was given, besides the other columns', 'seed': '', 'accuracy': 'percent, last epoch',
+           'views': 'percent, over four more views', 'seconds': 'of one core', 'nll': 'negative log likelihood',
+           'ece': 'expected calibration error', 'epochs': '', 'arch': 'network', 'size': 'pixels', 'bs': 'images a batch',
+           'lr': 'largest learning rate', 'val_images': 'images validated on'}
 
 def shown(row):
     "What the site shows of one training."
@@ -238,7 +239,7 @@ def shown(row):
     return {**{k: row.get(k) or '' for k in COLUMNS}, 'accuracy': digits('accuracy', 2, 100), 'seconds': digits('seconds', 0),
             'nll': digits('nll', 3), 'ece': digits('ece', 3), 'val_images': digits('val_images', 0),
             'views': f'{100*views[4]:.2f}' if len(views) > 4 else '',
-            'options': ', '.join(k if v is True else f'{k} {v}' for k,v in options.items())}
+            'options': ', '.join(k if v is True else f'{k} {v}' for k,v in options.items()) or '–'}
 
 def html_table(file):
     "One table of the study, whose columns can be sorted."
@@ -274,7 +275,7 @@ def write_sources(
         (folder/f'{o}.ipynb').write_text(json.dumps(chapter(o)), encoding='utf-8')
         (folder/f'extra/{DOWNLOADS}/{o}.ipynb').write_text(json.dumps(download(o), ensure_ascii=False, indent=1), encoding='utf-8')
     docs = {}
-    for o in MODULES:
-        text, docs[o.stem] = module_page(o)
-        (folder/f'api/{o.stem}.md').write_text(text, encoding='utf-8')
+    for k,o in MODULES.items():
+        text, docs[k] = module_page(k, o)
+        (folder/f'api/{k}.md').write_text(text, encoding='utf-8')
     (folder/'api/index.md').write_text(api_index(docs), encoding='utf-8')
