@@ -7,7 +7,8 @@ from sphinx.cmd.build import main as sphinx
 
 from pages import ROOT, BadSource, write_sources
 
-UNUSED = ('**/*.map', '**/fontawesome.js', '**/fa-brands*', '**/fa-regular*', '_static/locales', '_static/*macros.html', '_sources') # by no page
+UNUSED = ('**/*.map', '**/fontawesome.js', '**/fa-brands*', '**/fa-regular*', '_static/locales',
+          '_static/*macros.html', '_sources') # what the themes bring and no page needs
 
 def dead_links(site):
     "Links within the site that lead to no file or to no anchor."
@@ -18,7 +19,8 @@ def dead_links(site):
             path, _, anchor = unquote(link).partition('#')
             file = (page.parent/path.split('?')[0]).resolve() if path else page
             if file.is_dir(): file = file/'index.html'
-            if not file.exists() or anchor and file in ids and anchor not in ids[file]: yield f'{page.relative_to(site)}: {link}'
+            if not file.exists() or anchor and file in ids and anchor not in ids[file]:
+                yield f'{page.relative_to(site)}: {link}'
 
 def build(
     site, # the folder to be made, anew if it is there
@@ -30,7 +32,8 @@ def build(
     with tempfile.TemporaryDirectory() as tmp:
         src = Path(tmp, 'src')
         write_sources(src)
-        if sphinx(['-q', '-W', '--keep-going', '-n', '-j', '2', '-c', str(ROOT/'docs'), '-d', f'{tmp}/doctrees', str(src), str(site)]): return 1
+        options = '-q', '-W', '--keep-going', '-n', '-c', str(ROOT/'docs'), '-d', f'{tmp}/doctrees'
+        if sphinx([*options, str(src), str(site)]): return 1
     for pattern in UNUSED:
         for o in site.glob(pattern): shutil.rmtree(o) if o.is_dir() else o.unlink()
     dead = sorted(set(dead_links(site)))

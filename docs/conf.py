@@ -36,7 +36,8 @@ def formula(node, inline):
     "A formula as a drawing that stands on the line of its text: needs no script, no font and no network."
     tex = node.astext().strip()
     drawn = ziamath.Latex(tex, size=17.5, inline=inline)
-    return drawn.svg().replace('<svg ', f'<svg role="img" aria-label="{html.escape(tex)}" style="vertical-align: {drawn.getyofst():.2f}px" ', 1)
+    label = f'role="img" aria-label="{html.escape(tex)}" style="vertical-align: {drawn.getyofst():.2f}px"'
+    return drawn.svg().replace('<svg', f'<svg {label}', 1)
 
 def inline_math(self, node):
     self.body.append(f'<span class="formula">{formula(node, True)}</span>')

@@ -114,8 +114,8 @@ def chapter(name):
     nb, page = json.loads((ROOT/f'nbs/{name}.ipynb').read_text(encoding='utf-8')), f'nbs/{name}.ipynb'
     cells = [code_cell(c) if c['cell_type'] == 'code' else
              {**c, 'source': widgets(relink(''.join(c['source']), page))} for c in nb['cells']]
-    colab = f"https://colab.research.google.com/github/{CFG['user']}/{CFG['repo']}/blob/{PUBLISHED}/{DOWNLOADS}/{name}.ipynb"
-    links = (f'\n\n<p class="chapter-links"><a href="{colab}">Open in Colab</a> '
+    colab = f"https://colab.research.google.com/github/{CFG['user']}/{CFG['repo']}/blob/{PUBLISHED}"
+    links = (f'\n\n<p class="chapter-links"><a href="{colab}/{DOWNLOADS}/{name}.ipynb">Open in Colab</a> '
              f'<a href="{DOWNLOADS}/{name}.ipynb" download>Download the notebook</a></p>\n\n')
     first = next(c for c in cells if c and c['cell_type'] == 'markdown')
     first['source'] = re.sub(r'(?<=\n)|$', links, first['source'], count=1) # behind the title
@@ -139,10 +139,12 @@ def front_page():
     order = re.findall(r'^\| \[([^\]]+)\]\((\w+)\.ipynb\)', text, re.M) # the table of the chapters
     chapters = [f'{title} <{name}>' for title,name in order]
     def tree(caption, lines): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *lines, '```'])
-    return '\n\n'.join([relink(text, 'nbs/index.ipynb'), tree('Chapters', chapters), tree('Reference', [
-        'The commands <commands>', "The study's tables <tables>", 'Recorded results <record>', 'The functions <api/index>']),
-        tree('Project', ['How to change something <contributing>', 'What has changed <changelog>',
-                         f"The repository <{CFG['git_url']}>"])]) + '\n'
+    reference = ['The commands <commands>', "The study's tables <tables>", 'Recorded results <record>',
+                 'The functions <api/index>']
+    project = ['How to change something <contributing>', 'What has changed <changelog>',
+               f"The repository <{CFG['git_url']}>"]
+    trees = tree('Chapters', chapters), tree('Reference', reference), tree('Project', project)
+    return '\n\n'.join([relink(text, 'nbs/index.ipynb'), *trees]) + '\n'
 
 # ---- the functions
 
@@ -151,7 +153,7 @@ def comments(source):
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {o.start[0]: o.string.lstrip('# ') for o in tokens if o.type == tokenize.COMMENT}
 
-def cell_text(text): return text.replace('|', '\\|').replace('\n', ' ')
+def cell_text(text): return re.sub(r'(?<!\\)\|', r'\\|', text).replace('\n', ' ')
 def code_text(node): return f'`{cell_text(ast.unparse(node))}`' if node else ''
 
 def parameters(f, said):
@@ -161,7 +163,8 @@ def parameters(f, said):
     defaults = [None]*(len(plain) - len(a.defaults)) + a.defaults
     rows = [*zip(plain, defaults), *([(a.vararg, None)] if a.vararg else []), *zip(a.kwonlyargs, a.kw_defaults),
             *([(a.kwarg, None)] if a.kwarg else [])]
-    res = [(f'`{o.arg}`', code_text(o.annotation), code_text(d), said.get(o.end_lineno, '')) for o,d in rows if o.arg != 'self']
+    res = [(f'`{o.arg}`', code_text(o.annotation), code_text(d), said.get(o.end_lineno, ''))
+           for o,d in rows if o.arg != 'self']
     back = said.get(f.body[0].lineno - 1, '') if f.returns else ''
     return res + ([('*returns*', code_text(f.returns), '', back)] if f.returns else [])
 
@@ -170,13 +173,14 @@ def table(rows):
     heads = ('name', 'type', 'default', 'what it is')
     keep = [i for i in range(4) if any(r[i] for r in rows)]
     if not rows or keep == [0]: return ''
-    lines = [[h for i,h in enumerate(heads) if i in keep], ['--' for _ in keep], *[[r[i] for i in keep] for r in rows]]
-    return '\n'.join(f"| {' | '.join(o if j < 2 else cell_text(o) if o[:1] != '`' else o for o in l)} |" for j,l in enumerate(lines))
+    lines = [[heads[i] for i in keep], ['--']*len(keep), *[[cell_text(r[i]) for i in keep] for r in rows]]
+    return '\n'.join(f"| {' | '.join(o)} |" for o in lines)
 
 def signature(name, f):
     "A function's head, without annotations, in lines of at most 88 characters."
     args = ast.parse(ast.unparse(f)).body[0].args
-    for o in [*args.posonlyargs, *args.args, *args.kwonlyargs, *filter(None, [args.vararg, args.kwarg])]: o.annotation = None
+    for o in ast.walk(args):
+        if isinstance(o, ast.arg): o.annotation = None
     if args.args and args.args[0].arg == 'self': args.args.pop(0)
     text = f'{name}({ast.unparse(args)})'
     if len(text) < 88: return text
@@ -190,21 +194,22 @@ def entry(node, said, path):
         methods = [o for o in node.body if isinstance(o, ast.FunctionDef)]
         init = next((o for o in methods if o.name == '__init__'), None)
         methods = [o for o in methods if o.name[0] != '_' and ast.get_docstring(o)]
-        if not init: rows = [(f'`{o.target.id}`', code_text(o.annotation), code_text(o.value), said.get(o.lineno, ''))
-                             for o in node.body if isinstance(o, ast.AnnAssign)]
-    head = signature(node.name, init) if init else node.name + (f'({code_list(node.bases)})' if node.bases else '')
+        fields = [o for o in node.body if isinstance(o, ast.AnnAssign)]
+        rows = [(f'`{o.target.id}`', code_text(o.annotation), code_text(o.value), said.get(o.lineno, ''))
+                for o in fields]
+    bases = ', '.join(ast.unparse(o) for o in getattr(node, 'bases', []))
+    head = signature(node.name, init) if init else node.name + (f'({bases})' if bases else '')
     word = 'class ' if isinstance(node, ast.ClassDef) else ''
     parts = [f'## {node.name}', f'```python\n{word}{head}\n```', ast.get_docstring(node) or '',
              table(parameters(init, said) if init else rows),
-             '\n'.join(f'- `{signature("." + o.name, o)}`: {" ".join(ast.get_docstring(o).split())}' for o in methods),
+             '\n'.join(f'- `.{signature(o.name, o)}`: {" ".join(ast.get_docstring(o).split())}' for o in methods),
              f'[source]({where})']
     return '\n\n'.join(o for o in parts if o)
 
-def code_list(nodes): return ', '.join(ast.unparse(o) for o in nodes)
-
 def public(tree):
     "The functions and classes that a module offers."
-    names = next((ast.literal_eval(o.value) for o in tree.body if isinstance(o, ast.Assign) and ast.unparse(o.targets[0]) == '__all__'), None)
+    lists = [o.value for o in tree.body if isinstance(o, ast.Assign) and ast.unparse(o.targets[0]) == '__all__']
+    names = ast.literal_eval(lists[0]) if lists else None
     nodes = [o for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))]
     return [o for o in nodes if (o.name in names if names is not None else o.name[0] != '_')]
 
@@ -222,37 +227,40 @@ def module_page(name, file):
 def api_index(docs):
     rows = [f'| [{k}]({k}.md) | {v} |' for k,v in docs.items()]
     return '\n'.join(['# The functions', '', 'Each module, from its docstrings and the comments of its parameters.', '',
-                      '| module | what it holds |', '|--|--|', *rows, '', '```{toctree}', ':hidden:', '', *docs, '```', ''])
+                      '| module | what it holds |', '|--|--|', *rows, '',
+                      '```{toctree}', ':hidden:', '', *docs, '```', ''])
 
 # ---- the study's tables
 
-COLUMNS = {'options': 'what the training was given, besides the other columns', 'seed': '', 'accuracy': 'percent, last epoch',
-           'views': 'percent, over four more views', 'seconds': 'of one core', 'nll': 'negative log likelihood',
-           'ece': 'expected calibration error', 'epochs': '', 'arch': 'network', 'size': 'pixels', 'bs': 'images a batch',
-           'lr': 'largest learning rate', 'val_images': 'images validated on'}
+COLUMNS = {'options': 'what the training was given, besides the other columns', 'seed': '',
+           'accuracy': 'percent, last epoch', 'views': 'percent, over four more views', 'seconds': 'of one core',
+           'nll': 'negative log likelihood', 'ece': 'expected calibration error', 'epochs': '', 'arch': 'network',
+           'size': 'pixels', 'bs': 'images a batch', 'lr': 'largest learning rate', 'val_images': 'images validated on'}
 
 def shown(row):
     "What the site shows of one training."
     options = {k: v for k,v in json.loads(row['options']).items() if k not in COLUMNS}
     views = json.loads(row['tta_mean'] or '[]')
     def digits(key, n, k=1): return f'{k*float(row[key]):.{n}f}' if row.get(key) else ''
-    return {**{k: row.get(k) or '' for k in COLUMNS}, 'accuracy': digits('accuracy', 2, 100), 'seconds': digits('seconds', 0),
+    return {**{k: row.get(k) or '' for k in COLUMNS}, 'accuracy': digits('accuracy', 2, 100),
+            'views': f'{100*views[4]:.2f}' if len(views) > 4 else '', 'seconds': digits('seconds', 0),
             'nll': digits('nll', 3), 'ece': digits('ece', 3), 'val_images': digits('val_images', 0),
-            'views': f'{100*views[4]:.2f}' if len(views) > 4 else '',
             'options': ', '.join(k if v is True else f'{k} {v}' for k,v in options.items()) or '–'}
 
 def html_table(file):
     "One table of the study, whose columns can be sorted."
     with file.open(newline='', encoding='utf-8') as f: rows = [shown(o) for o in csv.DictReader(f)]
-    heads = ''.join(f'<th scope="col" aria-sort="none"><button type="button" title="{v or k}">{k}</button></th>' for k,v in COLUMNS.items())
+    heads = ''.join(f'<th scope="col" aria-sort="none"><button type="button" title="{v or k}">{k}</button></th>'
+                    for k,v in COLUMNS.items())
     body = ''.join('<tr>' + ''.join(f'<td>{html.escape(o[k])}</td>' for k in COLUMNS) + '</tr>\n' for o in rows)
     return (f'<div class="sortable" role="region" aria-label="{file.stem}" tabindex="0"><table>'
             f'<thead><tr>{heads}</tr></thead><tbody>\n{body}</tbody></table></div>')
 
 def tables_page():
     legend = ', '.join(f'`{k}` {v}' for k,v in COLUMNS.items() if v)
-    parts = ["# The study's tables", 'Every training that stands in [the record](record.md), a row for each. The head of a '
-             'column is a button: it sorts by that column, and the other way round when it is pressed again.', f'{legend}.']
+    parts = ["# The study's tables",
+             'Every training that stands in [the record](record.md), a row for each. The head of a column is a button: '
+             'it sorts by that column, and the other way round when it is pressed again.', f'{legend}.']
     for o in TABLES:
         link = f"{CFG['git_url']}/blob/{CFG['branch']}/{o.relative_to(ROOT)}"
         parts += [f'## {o.stem}', f'[All columns, as CSV]({link})', f'```{{raw}} html\n{html_table(o)}\n```']
@@ -270,10 +278,12 @@ def write_sources(
     for o in (ROOT/'images').glob('*.png'): copy_picture(o, folder/'images')
     (folder/'index.md').write_text(front_page(), encoding='utf-8')
     (folder/'tables.md').write_text(tables_page(), encoding='utf-8')
-    for k,v in DOCS.items(): (folder/f'{v}.md').write_text(relink((ROOT/k).read_text(encoding='utf-8'), k), encoding='utf-8')
+    for k,v in DOCS.items():
+        (folder/f'{v}.md').write_text(relink((ROOT/k).read_text(encoding='utf-8'), k), encoding='utf-8')
     for o in CHAPTERS:
         (folder/f'{o}.ipynb').write_text(json.dumps(chapter(o)), encoding='utf-8')
-        (folder/f'extra/{DOWNLOADS}/{o}.ipynb').write_text(json.dumps(download(o), ensure_ascii=False, indent=1), encoding='utf-8')
+        copy = json.dumps(download(o), ensure_ascii=False, indent=1)
+        (folder/f'extra/{DOWNLOADS}/{o}.ipynb').write_text(copy, encoding='utf-8')
     docs = {}
     for k,o in MODULES.items():
         text, docs[k] = module_page(k, o)
