@@ -21,6 +21,8 @@ html_title = CFG['title']
 html_baseurl = f'{SITE}/'
 templates_path = [str(HERE/'_templates')]
 exclude_patterns = ['extra', 'static'] # they go into the site as they are
+html_favicon = '_static/icon.svg'
+html_context = {'default_mode': 'auto'} # dark or light as the reader's system
 html_css_files = ['site.css']
 html_copy_source = html_show_sourcelink = False
 html_show_sphinx = False

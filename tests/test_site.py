@@ -132,7 +132,7 @@ def page(browser, url):
     page.on('console', lambda o: o.type == 'error' and page.faults.append(o.text))
     page.on('pageerror', lambda o: page.faults.append(str(o)))
     page.on('request', lambda o: o.url.startswith((url, 'data:')) or page.faults.append(f'asks for {o.url}'))
-    page.on('response', lambda o: o.ok or page.faults.append(f'{o.status} {o.url}'))
+    page.on('response', lambda o: o.status < 400 or page.faults.append(f'{o.status} {o.url}'))
     yield page
     page.close()
 
