@@ -275,7 +275,8 @@ def write_sources(
     for o in ('images', 'api', f'extra/{DOWNLOADS}'): (folder/o).mkdir(parents=True)
     shutil.copytree(ROOT/'docs/_static', folder/'static')
     if (ROOT/'docs/widgets').is_dir():
-        shutil.copytree(ROOT/'docs/widgets', folder/'static/widgets', ignore=shutil.ignore_patterns('*.py', '__pycache__'))
+        away = shutil.ignore_patterns('*.py', '__pycache__')
+        shutil.copytree(ROOT/'docs/widgets', folder/'static/widgets', ignore=away)
     for o in (ROOT/'images').glob('*.png'): copy_picture(o, folder/'images')
     (folder/'index.md').write_text(front_page(), encoding='utf-8')
     (folder/'tables.md').write_text(tables_page(), encoding='utf-8')
