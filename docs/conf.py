@@ -29,7 +29,8 @@ html_show_sphinx = False
 html_math_renderer = 'drawn'
 smartquotes = False
 html_theme_options = dict(use_download_button=False, use_fullscreen_button=False, show_navbar_depth=1, show_toc_level=2,
-                          back_to_top_button=False, toc_title='On this page', search_bar_text='Search the course')
+                          back_to_top_button=False, footer_content_items=['copyright.html'],
+                          toc_title='On this page', search_bar_text='Search the course')
 
 ziamath.config.svg2 = False # each formula draws itself: no ids that a page has twice
 ziamath.config.math.color = 'currentColor'
