@@ -22,6 +22,6 @@ setup(
     package_data={cfg['lib_path']: ['plans/*.toml'], f"{cfg['lib_path']}.results": ['*.csv']},
     install_requires=items('requirements'),
     extras_require={'test': tests, 'dev': tests + items('dev_requirements'),
-                    **{k: items(f'{k}_requirements') for k in ('bench', 'distributed', 'tensorboard')}},
+                    **{k: items(f'{k}_requirements') for k in ('bench', 'docs', 'distributed', 'tensorboard')}},
     entry_points={'console_scripts': items('console_scripts'), 'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
 )
