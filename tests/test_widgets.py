@@ -195,7 +195,7 @@ def made(tmp_path_factory):
     make.main(folder)
     return folder
 
-def pixels(address): return np.array(make.as_picture(address), float)
+def pixels(address): return np.array(make.as_image(address).convert('RGB'), float)
 
 def same(a, b):
     "Equal, numbers up to rounding and pictures up to what another Pillow draws otherwise."
@@ -249,7 +249,7 @@ class Site:
                         f'<body style="margin:0 auto;max-width:800px;padding:16px;font-family:sans-serif;background:{back};color:{ink}">{figures}', encoding='utf-8')
         self.page.goto(file.as_uri())
     def ready(self):
-        for o in NAMES: self.page.wait_for_selector(f'figure[data-widget={o}][data-ready]', timeout=10_000)
+        for o in NAMES: self.page.wait_for_selector(f'figure[data-widget={o}][data-ready]', timeout=60_000)
         return self
     def figure(self, name): return self.page.locator(f'figure[data-widget={name}]')
     def bars(self, name): return self.figure(name).locator('.w-bars .w-number').all_text_contents()
@@ -283,9 +283,9 @@ def test_mixup_by_keyboard(opened):
         want = mixup(torch.zeros(2, 1).double(), y, lam, torch.tensor([1, 0]), 10)[1][0]
         assert opened.bars('mixup') == [f'{v:.2f}' for v in want.tolist()]
         assert f'{lam:.2f} · church + {1 - lam:.2f} · gas pump' in opened.said('mixup')
-        got = opened.figure('mixup').locator('canvas').evaluate("o => Array.from(o.getContext('2d').getImageData(0, 0, 160, 160).data)")
-        got = np.array(got).reshape(160, 160, 4)
-        assert abs(got[...,:3] - blend(church, pump, lam).numpy()).max() <= .51 and (got[...,3] == 255).all()
+        got = np.array(make.as_image(opened.figure('mixup').locator('canvas').evaluate('o => o.toDataURL()')), float)
+        assert got.shape == (160, 160, 4) and (got[...,3] == 255).all()
+        assert abs(got[...,:3] - blend(church, pump, lam).numpy()).max() <= .51
 
 def test_smoothing_by_keyboard(opened):
     figure = opened.figure('smoothing')

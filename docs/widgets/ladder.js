@@ -21,13 +21,13 @@
         const lines = data.lines.flatMap(([v, name]) => [
           s('line', {class: 'w-mark', x1: a.left, x2: a.right, y1: a.y(v), y2: a.y(v)}),
           s('text', {class: 'w-mark-name', x: a.right, y: a.y(v) - 5, 'text-anchor': 'end'}, wide ? name : name.split(',')[0])])
-        const labelled = (wide ? shown : shown.slice(-1)).map(o => {
+        const labelled = (wide ? shown : shown.slice(-1).filter(o => o.rank !== '+')).map(o => {
           const [x, y] = at(o), end = x > (wide ? .6 : .45)*width
           return {o, x, y, end, tx: end ? x - 12 : x + (wide ? 26 : 13), ty: y + (end ? -10 : 4)}
         })
         const column = labelled.filter(o => !o.end && o.o.rank !== '+').sort((p, q) => p.ty - q.ty) // names that stand below one another
         column.forEach((o, i) => { if (i) o.ty = Math.max(o.ty, column[i - 1].ty + 17) })
-        for (const o of labelled) if (o.o.rank === '+') Object.assign(o, {end: false, tx: o.x - 40, ty: o.y + 24})
+        for (const o of labelled) if (o.o.rank === '+') Object.assign(o, {end: true, tx: o.x + 42, ty: o.y + 24})
         const names = labelled.flatMap(({o, x, y, end, tx, ty}) => [
           ...(end || o.rank === '+' ? [] : [s('line', {class: 'w-leader', x1: x, y1: y, x2: tx - 3, y2: ty - 4})]),
           s('text', {class: o === stops[now - 1] ? 'w-label w-now' : 'w-label', x: tx, y: ty, 'text-anchor': end ? 'end' : 'start'},

@@ -35,7 +35,7 @@ def as_png(im):
     im.save(file, 'png', optimize=True)
     return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
 
-def as_picture(address): return Image.open(io.BytesIO(base64.b64decode(address.split(',')[1]))).convert('RGB')
+def as_image(address): return Image.open(io.BytesIO(base64.b64decode(address.split(',')[1])))
 
 # ---- mixup: the church and the gas pump of chapter 05
 
@@ -57,7 +57,7 @@ def mixup_still(data):
     fig,axs = plt.subplots(1, 4, figsize=(9, 2.7), layout='constrained', width_ratios=(1, 1.35, 1, 1.5))
     for ax,o,title in zip(axs, (images[1], blend(*images, lam), images[0]),
                           ('gas pump', f'{1-lam:.1f} · gas pump + {lam:.1f} · church', 'church')):
-        ax.imshow(o.permute(1, 2, 0)); ax.axis('off'); ax.set_title(title, size=10)
+        ax.imshow(o.permute(1, 2, 0).numpy()); ax.axis('off'); ax.set_title(title, size=10)
     axs[3].barh(NAMES, target, color=[BLUE if k == y[0] else ORANGE for k in range(len(NAMES))])
     for k,v in enumerate(target): axs[3].text(v + .03, k, f'{v:.2f}', va='center', size=8.5)
     axs[3].set(xlim=(0, 1), title='the target'); axs[3].title.set_size(10)
@@ -137,8 +137,9 @@ def views():
     whole = Image.open(files[i]).convert('RGB')
     whole.thumbnail((240, 240))
     w,h = whole.size
-    res = dict(made=f'by views() in make.py: sprintnet_small, {run.epochs} epochs on the drawn sample at 64 px, '
-                    f'{100*run.accuracy:.0f}% right on its validation images; one network, stored, not made anew',
+    res = dict(made='once, by views() in make.py, and stored: make.py alone does not train',
+               network=f'sprintnet_small after {run.epochs} epochs on the drawn sample at 64 px, right on '
+                       f'{100*run.accuracy:.0f}% of its validation images',
                label=folder_label(files[i]), index=y[i].item(), classes=list(dls.vocab), seed=seed,
                whole=dict(png=as_png(whole.quantize(128)), width=w, height=h, square=[(w-min(w, h))/2, (h-min(w, h))/2, min(w, h)]),
                views=[dict(png=as_png(picture(o)), probs=[round(v, 7) for v in q.tolist()])
@@ -155,16 +156,16 @@ def views_still(data):
     left,right = fig.subfigures(1, 2, width_ratios=(1.15, 1))
     axs = left.subplots(2, 3)
     left.suptitle(f"probability of {data['label']}, by view", size=10)
-    axs[0,0].imshow(as_picture(data['whole']['png'])); axs[0,0].set_title('the drawing', size=10)
+    axs[0,0].imshow(as_image(data['whole']['png']).convert('RGB')); axs[0,0].set_title('the drawing', size=10)
     sx,sy,side = data['whole']['square']
     axs[0,0].add_patch(plt.Rectangle((sx, sy), side-1, side-1, fill=False, ec=ORANGE, lw=2))
     for k,(ax,o) in enumerate(zip(axs.flat[1:], data['views'])):
-        ax.imshow(as_picture(o['png']))
+        ax.imshow(as_image(o['png']))
         ax.set_title(f"{'view ' + str(k) if k else 'middle'}: {o['probs'][y]:.0%}", size=10)
     for ax in axs.flat: ax.axis('off')
     ax = right.subplots()
     bars = [BLUE if k == y else ORANGE if k == answer else GREY for k in range(len(means))]
-    ax.barh(data['classes'], means, color=bars)
+    ax.barh(data['classes'], means.numpy(), color=bars)
     for k,v in enumerate(means.tolist()): ax.text(v + .01, k, f'{v:.0%}', va='center', size=8.5)
     ax.set(xlim=(0, means.max().item()*1.15)); ax.invert_yaxis(); bare(ax)
     ax.set_title('mean of the middle square and four views', size=10)

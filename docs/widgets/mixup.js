@@ -8,7 +8,7 @@
       const {blend, mixedTarget} = courseNumbers
       const canvas = h('canvas', {width: 160, height: 160, role: 'img'})
       const target = bars(classes, 'The blended target'), words = said()
-      const source = o => h('div', {class: 'w-source'}, h('img', {src: o.png, alt: `a drawn ${o.name}`}), h('span', {}, o.name))
+      const source = o => h('div', {class: 'w-source'}, h('img', {src: o.png, alt: `a drawn ${o.name}`, class: 'dark-light'}), h('span', {}, o.name))
       let pixels // of both pictures, 0..255, when they are decoded
 
       function update(lam) {

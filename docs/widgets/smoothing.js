@@ -17,7 +17,8 @@
                         xlabel: 'gap: the right logit minus the others', ylabel: 'loss'})
         const gaps = Array.from({length: 201}, (_, i) => i*widest/200), curve = e => gaps.map(g => [a.x(g), a.y(smoothLoss(g, e, n))])
         const wall = logitGap(eps, n), slope = smoothSlope(gap, eps, n), loss = smoothLoss(gap, eps, n)
-        const reach = 1.1, tangent = [-reach, reach].map(d => [a.x(gap + d), a.y(loss + d*slope)])
+        const tangent = [-1.4, 1.4].map(d => [a.x(gap + d), a.y(loss + d*slope)])
+        const x = a.x(gap), y = a.y(loss) - 24, way = -Math.sign(slope), tip = x + way*(16 + 60*Math.abs(slope)) // where descent goes
         const late = wall > .62*widest // its label stands on the left
         return [a.g,
           path(curve(0), {class: 'w-line w-second', 'stroke-dasharray': '6 4'}),
@@ -26,6 +27,8 @@
             path(curve(eps), {class: 'w-line w-first'}),
             s('circle', {class: 'w-ring', cx: a.x(wall), cy: a.y(smoothLoss(wall, eps, n)), r: 5})] : []),
           path(tangent, {class: 'w-tangent'}),
+          ...(Math.abs(slope) < .0005 ? [] : [path([[x, y], [tip, y]], {class: 'w-tangent'}),
+            path([[tip - way*7, y - 5], [tip, y], [tip - way*7, y + 5]], {class: 'w-tangent'})]),
           s('circle', {class: eps ? 'w-dot w-first' : 'w-dot w-second', cx: a.x(gap), cy: a.y(loss), r: 7})]
       }, w => w < 480 ? 260 : 320)
 
@@ -50,8 +53,8 @@
       update()
       return [title('How far ahead should the right logit be?', 'Move the gap over the wall, and watch the sign of the gradient.'),
         h('div', {class: 'w-columns w-wide-left'},
-          h('div', {}, plot.svg, h('p', {class: 'w-key'}, h('span', {class: 'w-first'}, 'smoothed target'), h('span', {class: 'w-second'}, 'hard target'))),
-          h('div', {}, one.node, two.node, table, words))]
+          h('div', {}, plot.svg, h('p', {class: 'w-key'}, h('span', {class: 'w-first'}, 'smoothed target'), h('span', {class: 'w-second'}, 'hard target')), words),
+          h('div', {}, one.node, two.node, table, h('p', {class: 'w-hint'}, 'The arrow points where a step of gradient descent moves the gap. The ring is the lowest loss.')))]
     }
     build.label = 'The wall of label smoothing'
     begin('smoothing', build)

@@ -36,7 +36,7 @@
         weights.push(weight)
         const text = [h('b', {}, k ? name(k - 1) : 'middle square'), h('span', {}, `${label} ${percent(o.probs[index])}`),
           h('span', {class: top === index ? 'w-right' : 'w-wrong'}, `says ${classes[top]}`), weight]
-        const image = h('img', {src: o.png, alt: ''})
+        const image = h('img', {src: o.png, alt: '', class: 'dark-light'})
         return k ? h('label', {class: 'w-card'}, h('input', {type: 'checkbox', onchange: e => { on[k - 1] = e.target.checked; update() }}), image, ...text) :
           h('div', {class: 'w-card'}, image, ...text)
       }
@@ -57,7 +57,7 @@
       return [title('Look again.', 'Switch views on. Which ones help, and which rule trusts whom?'), cards,
         h('div', {class: 'w-columns'}, h('div', {}, rule, words), h('div', {}, scores.node,
           h('p', {class: 'w-hint'}, 'Bars: combined. Small lines: the single views.'))), all,
-        h('p', {class: 'w-hint'}, 'The probabilities are real and stored: one network, trained for two epochs on the drawn sample.')]
+        h('p', {class: 'w-hint'}, `What one network said: ${data.network}. This drawing was chosen because its views rescue it; others they lose.`)]
     }
     build.label = 'Several views of one drawing'
     begin('views', build)
