@@ -1,5 +1,5 @@
-"""The widgets of the site: their numbers beside the package's, their data beside what make.py makes, and a page with all
-of them in a browser. Needs Node or, in its place, Playwright with Chromium; the page needs the latter."""
+"""The widgets of the site: their numbers beside the package's, their data beside what make.py makes, and a page with
+all of them in a browser. Needs Node or, in its place, Playwright with Chromium; the page needs the latter."""
 import importlib.util, json, math, random, re, shutil, subprocess
 from pathlib import Path
 
@@ -71,7 +71,8 @@ def close(a, b, tol=1e-6): assert np.allclose(np.array(a, float), np.array(b, fl
 def test_mixup_is_that_of_the_package(js):
     rng, calls, want = random.Random(1), [], []
     for _ in range(60):
-        a,b,t,n = *([rng.random() for _ in range(12)] for _ in range(2)), rng.choice([0, 1, rng.random()]), rng.randint(2, 12)
+        a,b = ([rng.random() for _ in range(12)] for _ in range(2))
+        t,n = rng.choice([0, 1, rng.random()]), rng.randint(2, 12)
         i,j = rng.randrange(n), rng.randrange(n)
         calls += [['blend', a, b, t], ['mixedTarget', i, j, t, n]]
         want.append(blend(torch.tensor(a).double(), torch.tensor(b).double(), t).tolist())
@@ -88,8 +89,10 @@ def test_smoothing_is_that_of_the_package(js):
         loss = smooth_cross_entropy(z, torch.tensor([0]), eps)
         [slope] = torch.autograd.grad(loss, z)
         q = smooth_targets(torch.tensor([0]), n, eps)[0]
-        calls += [['smoothLoss', gap, eps, n], ['smoothSlope', gap, eps, n], ['confidence', gap, n], ['logitGap', eps, n], ['smoothTarget', eps, n]]
-        want += [loss.item(), slope[0,0].item(), z.softmax(1)[0,0].item(), logit_gap(eps, n), dict(right=q[0].item(), other=q[1].item())]
+        calls += [['smoothLoss', gap, eps, n], ['smoothSlope', gap, eps, n], ['confidence', gap, n],
+                  ['logitGap', eps, n], ['smoothTarget', eps, n]]
+        want += [loss.item(), slope[0,0].item(), z.softmax(1)[0,0].item(), logit_gap(eps, n),
+                 dict(right=q[0].item(), other=q[1].item())]
     for got,w in zip(js(calls), want, strict=True):
         if isinstance(w, dict): close([got['right'], got['other']], [w['right'], w['other']])
         else: close(got, w)
@@ -114,7 +117,8 @@ def test_the_ladder_has_the_means_and_intervals_of_scipy(js):
     [got],before = js([['ladder', data['rungs'], data['t']]]), None
     for rung,o in zip(data['rungs'], got, strict=True):
         acc = dict(zip(rung['seeds'], rung['accuracy'], strict=True))
-        close([o['n'], o['accuracy'], o['std'], o['seconds']], [len(acc), np.mean(rung['accuracy']), np.std(rung['accuracy'], ddof=1), np.mean(rung['seconds'])])
+        close([o['n'], o['accuracy'], o['std'], o['seconds']],
+              [len(acc), np.mean(rung['accuracy']), np.std(rung['accuracy'], ddof=1), np.mean(rung['seconds'])])
         if before is None: assert o['gain'] is None and o['half'] is None
         else:
             d = [acc[s] - before[s] for s in acc.keys() & before.keys()]
@@ -131,7 +135,8 @@ def test_the_ladder_is_that_of_chapter_12(js):
     for rung,o in zip(data['rungs'], js([['ladder', data['rungs'], data['t']]])[0], strict=True):
         first,second = re.findall(rf'^{re.escape(rung["name"])} +(.+?) *$', table, re.M)
         shown = [float(v) for v in (first.rstrip('\\ ') + ' ' + second).split()]
-        want = [o['n'], o['accuracy'], o['std'], *(math.nan if o[k] is None else o[k] for k in ('gain', 'half')), o['seconds']]
+        gains = [math.nan if o[k] is None else o[k] for k in ('gain', 'half')]
+        want = [o['n'], o['accuracy'], o['std'], *gains, o['seconds']]
         assert np.allclose(shown[:6], want, rtol=0, atol=.0501, equal_nan=True), (rung['name'], shown, want)
 
 def asked(seed, n):
@@ -159,15 +164,18 @@ def test_asked_is_the_order_of_the_quiz(capsys):
     places = [shown.find(q.text) for q in asked(11, 7)]
     assert min(places) > 0 and places == sorted(places)
 
-REPLIES = ['0.02, 0.92', '[.02 .92]', '1/50 23/25', '87%', '3.5e6', '3,500,000', '120 s', '2 epochs', '1 / 4', '50 %', 'tensor([0.1, 0.9])',
-           '', 'many', "it's", '1/0', '1e999', '1,2,3', '0.1.2', '-3', '+.5', '5.', '1e-3 2E4', '12,34', 'seconds', "a\\b", 'x'*40, '7 px', '1;2', '(1)',
-           '"\'', '१']
+REPLIES = ['0.02, 0.92', '[.02 .92]', '1/50 23/25', '87%', '3.5e6', '3,500,000', '120 s', '2 epochs', '1 / 4', '50 %',
+           'tensor([0.1, 0.9])', '', 'many', "it's", '1/0', '1e999', '1,2,3', '0.1.2', '-3', '+.5', '5.', '1e-3 2E4',
+           '12,34', 'seconds',
+           "a\\b", 'x'*40, '7 px', '1;2', '(1)', '"\'']
 
 def test_replies_are_read_as_in_python(js):
     rng = random.Random(5)
-    words = ['0.5', '.25', '1/3', '20%', '4e2', '3,500', '7', '-1', 'x', '1/0', ',', ';', '[', ')', ' ', ' / ', ' %', ' s', 'px']
-    replies = REPLIES[:-1] + [''.join(rng.choices(words, k=rng.randint(1, 5))) for _ in range(400)]
-    for (text,n),got in zip(cases := [(t, n) for t in replies for n in (1, 2)], js([['parseNumbers', *c] for c in cases]), strict=True):
+    words = ['0.5', '.25', '1/3', '20%', '4e2', '3,500', '7', '-1', 'x', '1/0', ',', ';', '[', ')', ' ', ' / ', ' %',
+             ' s', 'px']
+    replies = REPLIES + [''.join(rng.choices(words, k=rng.randint(1, 5))) for _ in range(400)]
+    cases = [(t, n) for t in replies for n in (1, 2)]
+    for (text,n),got in zip(cases, js([['parseNumbers', *c] for c in cases]), strict=True):
         try: want = parse_numbers(text, n)
         except BadInput as e: assert got == f'BadInput: {e}', text
         else: assert not isinstance(got, str), (text, got); close(got, want, 1e-9)
@@ -183,7 +191,8 @@ def test_right_and_wrong_are_those_of_the_package(js):
 
 def test_numbers_are_written_as_in_python(js):
     rng = random.Random(7)
-    values = [.03125, .09375, .5, 1.25, 2.75, 0., 366592., 12345.678, *(rng.uniform(0, 1e5) for _ in range(100)), *(k/32 for k in range(64))]
+    values = [.03125, .09375, .5, 1.25, 2.75, 0., 366592., 12345.678, *(k/32 for k in range(64))]
+    values += [rng.uniform(0, 1e5) for _ in range(100)]
     assert js([['show', [v]] for v in values]) == [_show([v]) for v in values]
     assert js([['fixed', v, 1] for v in values]) == [f'{v:.1f}' for v in values]
 
@@ -206,7 +215,8 @@ def same(a, b):
 
 @pytest.mark.parametrize('name', NAMES)
 def test_make_makes_what_is_there(made, name):
-    assert {o.name for o in made.iterdir()} == {o.name for o in WIDGETS.iterdir() if re.search(r'\.(data\.js|png|txt)$', o.name)}
+    committed = {o.name for o in WIDGETS.iterdir() if re.search(r'\.(data\.js|png|txt)$', o.name)}
+    assert {o.name for o in made.iterdir()} == committed
     if name != 'quiz': assert same(data_of(name), data_of(name, made)), 'run docs/widgets/make.py'
     assert (WIDGETS/f'{name}.txt').read_text() == (made/f'{name}.txt').read_text(), 'run docs/widgets/make.py'
     old,new = (np.array(Image.open(o/f'{name}.png').convert('RGB'), float) for o in (WIDGETS, made))
@@ -221,7 +231,8 @@ def test_stills_are_small_and_described():
 def test_no_file_is_large_and_none_asks_for_another_host():
     for o in WIDGETS.iterdir():
         assert o.is_dir() or o.stat().st_size < 150_000, o.name
-        if o.suffix in ('.js', '.css'): assert not re.search(r'https?://(?!www\.w3\.org/2000/svg)', o.read_text()), o.name
+        if o.suffix in ('.js', '.css'):
+            assert not re.search(r'https?://(?!www\.w3\.org/2000/svg)', o.read_text()), o.name
 
 def test_the_stored_views_are_probabilities():
     data = data_of('views')
@@ -232,6 +243,8 @@ def test_the_stored_views_are_probabilities():
 
 # ---- a page in a browser
 
+def alt_of(name): return (WIDGETS/f'{name}.txt').read_text().strip()
+
 class Site:
     "A bare page with the five figures, opened in a browser, and what its console said."
     def __init__(self, browser, folder, width=1100, scheme=None, scripts=True):
@@ -241,12 +254,15 @@ class Site:
         self.page.on('pageerror', lambda e: self.errors.append(str(e)))
         self.page.on('request', lambda r: self.asked.append(r.url))
         file = folder/f'{scheme or "light"}.html'
-        figures = ''.join(f'<figure class="widget" data-widget="{o}"><img src="widgets/{o}.png" alt="{(WIDGETS/f"{o}.txt").read_text().strip()}"></figure>' for o in NAMES)
+        images = {o: f'<img src="widgets/{o}.png" alt="{alt_of(o)}">' for o in NAMES}
+        figures = ''.join(f'<figure class="widget" data-widget="{o}">{v}</figure>' for o,v in images.items())
         scripts = ''.join(f'<script src="widgets/{o}.js"></script>' for o in NAMES)
         back,ink = ('#14181e', '#e6e9ed') if scheme == 'dark' else ('#fff', '#222')
-        file.write_text(f'<!doctype html><html lang="en" data-theme="{scheme or "light"}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-                        f'<title>widgets</title><link rel="stylesheet" href="widgets/widgets.css"><link rel="icon" href="data:,">{scripts}'
-                        f'<body style="margin:0 auto;max-width:800px;padding:16px;font-family:sans-serif;background:{back};color:{ink}">{figures}', encoding='utf-8')
+        file.write_text(f'<!doctype html><html lang="en" data-theme="{scheme or "light"}"><meta charset="utf-8">'
+                        '<meta name="viewport" content="width=device-width"><title>widgets</title>'
+                        '<link rel="stylesheet" href="widgets/widgets.css"><link rel="icon" href="data:,">'
+                        f'{scripts}<body style="margin: 0 auto; max-width: 800px; padding: 16px; '
+                        f'font-family: sans-serif; background: {back}; color: {ink}">{figures}', encoding='utf-8')
         self.page.goto(file.as_uri())
     def ready(self):
         for o in NAMES: self.page.wait_for_selector(f'figure[data-widget={o}][data-ready]', timeout=60_000)
@@ -291,6 +307,7 @@ def test_smoothing_by_keyboard(opened):
     figure = opened.figure('smoothing')
     eps,gap = (figure.get_by_role('slider', name=o) for o in ('ε', 'gap'))
     def facts(): return dict(zip(figure.locator('dt').all_text_contents(), figure.locator('dd').all_text_contents()))
+    def now(): return facts()['loss here'], facts()['gradient of the right logit']
     def want(e, g):
         z = torch.zeros(1, 10, dtype=torch.float64)
         z[0,0] = g
@@ -299,11 +316,11 @@ def test_smoothing_by_keyboard(opened):
         [slope] = torch.autograd.grad(loss, z)
         return f'{loss.item():.3f}', f'{slope[0,0].item():+.3f}'.replace('-', '−')
     assert facts()['wall'] == 'ln 91 = 4.51' and 'narrows' in opened.said('smoothing')
-    assert (facts()['loss here'], facts()['gradient of the right logit']) == want(.1, 6)
+    assert now() == want(.1, 6)
     press(gap, *['ArrowLeft']*20)
-    assert (facts()['loss here'], facts()['gradient of the right logit']) == want(.1, 4) and 'widens' in opened.said('smoothing')
+    assert now() == want(.1, 4) and 'widens' in opened.said('smoothing')
     press(eps, *['ArrowRight']*10)
-    assert (facts()['loss here'], facts()['gradient of the right logit']) == want(.2, 4)
+    assert now() == want(.2, 4)
     assert facts()['wall'].endswith(f'{logit_gap(.2, 10):.2f}')
     press(eps, 'Home')
     assert facts()['wall'] == 'none' and facts()['loss here'] == want(0, 4)[0]
@@ -333,11 +350,12 @@ def test_views_by_keyboard(opened):
 def test_ladder_by_keyboard(opened):
     data, figure = data_of('ladder'), opened.figure('ladder')
     rungs = [*data['rungs'], data['beside']]
-    slider, nxt, back = figure.get_by_role('slider'), figure.get_by_role('button', name='Next step'), figure.get_by_role('button', name='Back')
+    slider = figure.get_by_role('slider')
+    nxt,back = (figure.get_by_role('button', name=o) for o in ('Next step', 'Back'))
     def check(k):
         o = rungs[k - 1]
-        said = opened.said('ladder')
-        assert all(part in said for part in (o['name'], o['change'], f"{np.mean(o['accuracy']):.1f}%, the mean of {len(o['seeds'])} seeds", f"{np.mean(o['seconds']):.0f} s")), said
+        said, mean = opened.said('ladder'), f"{np.mean(o['accuracy']):.1f}%, the mean of {len(o['seeds'])} seeds"
+        assert all(part in said for part in (o['name'], o['change'], mean, f"{np.mean(o['seconds']):.0f} s")), said
         assert figure.locator('.w-rungs .w-name').all_text_contents() == [r['name'] for r in rungs[:k]]
         assert figure.locator('circle').count() == k
     check(1)
@@ -364,9 +382,11 @@ def test_quiz_right_wrong_and_unread(opened):
     answer.fill(reply(a.answer)); answer.press('Enter')
     assert opened.said('quiz') == f'Right. {a.why}' and figure.locator('.w-score').text_content() == '1 of 1 right'
     opened.page.keyboard.press('Enter') # the focus is on the next question
-    assert figure.locator('.w-question').text_content() == b.text and answer.evaluate('o => o === document.activeElement')
+    assert figure.locator('.w-question').text_content() == b.text
+    assert answer.evaluate('o => o === document.activeElement')
     opened.page.keyboard.type(reply([v + 3*b.tol + 1 for v in b.answer])); opened.page.keyboard.press('Enter')
-    assert opened.said('quiz') == f'No, it is {_show(b.answer)}. {b.why}' and figure.locator('.w-score').text_content() == '1 of 2 right'
+    assert opened.said('quiz') == f'No, it is {_show(b.answer)}. {b.why}'
+    assert figure.locator('.w-score').text_content() == '1 of 2 right'
     opened.page.keyboard.press('Enter')
     figure.get_by_role('button', name='Show the answer').press('Enter')
     assert opened.said('quiz') == f'The answer is {_show(c.answer)}. {c.why}'
@@ -378,7 +398,8 @@ def test_every_control_has_a_name_and_room_to_touch(browser, site):
     o = Site(browser, site, width=390).ready()
     found = o.page.evaluate("""() => [...document.querySelectorAll('input, button, summary')].map(c => {
         const box = (c.matches('[type=checkbox],[type=radio]') ? c.closest('label') : c).getBoundingClientRect()
-        return {name: [...(c.labels ?? [])].map(l => l.textContent.trim()).join('') || c.textContent.trim(), w: box.width, h: box.height}})""")
+        const name = [...(c.labels ?? [])].map(l => l.textContent.trim()).join('') || c.textContent.trim()
+        return {name, w: box.width, h: box.height}})""")
     assert len(found) > 15
     assert not [c for c in found if not c['name'] or c['h'] < 43.9 or c['w'] < 44], found
     live = o.page.evaluate("() => [...document.querySelectorAll('output')].map(c => c.getAttribute('aria-live'))")
@@ -399,14 +420,22 @@ def test_nothing_scrolls_sideways_and_text_can_be_read(browser, site, width, sch
 # texts whose colour is too near to what is behind them: less than 4.5 to 1
 CONTRAST = """() => {
     const rgb = text => text.match(/[\\d.]+/g).map(Number)
-    const light = ([r, g, b]) => [r, g, b].map(v => v/255).map(v => v <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4).reduce((s, v, i) => s + v*[.2126, .7152, .0722][i], 0)
-    const behind = o => { for (; o; o = o.parentElement) { const c = rgb(getComputedStyle(o).backgroundColor); if (c.length === 3 || c[3] === 1) return c } return [255, 255, 255] }
+    const linear = v => v <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4
+    const light = ([r, g, b]) => .2126*linear(r/255) + .7152*linear(g/255) + .0722*linear(b/255)
+    const behind = o => {
+        for (; o; o = o.parentElement) {
+            const c = rgb(getComputedStyle(o).backgroundColor)
+            if (c.length === 3 || c[3] === 1) return c
+        }
+        return [255, 255, 255]
+    }
     const low = []
     let count = 0
     for (const o of document.querySelectorAll('figure *')) {
-        if (![...o.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) || o.matches(':disabled') || !o.checkVisibility()) continue
-        const style = getComputedStyle(o), a = light(rgb(o.namespaceURI.endsWith('svg') ? style.fill : style.color)), b = light(behind(o))
-        const ratio = (Math.max(a, b) + .05)/(Math.min(a, b) + .05)
+        const text = [...o.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())
+        if (!text || o.matches(':disabled') || !o.checkVisibility()) continue
+        const style = getComputedStyle(o), a = light(rgb(o.namespaceURI.endsWith('svg') ? style.fill : style.color))
+        const b = light(behind(o)), ratio = (Math.max(a, b) + .05)/(Math.min(a, b) + .05)
         count++
         if (ratio < 4.5) low.push(`${o.textContent.slice(0, 30)}: ${ratio.toFixed(2)}`)
     }
@@ -419,7 +448,7 @@ def test_without_scripts_the_stills_are_there(browser, site):
         image = o.figure(name).get_by_role('img')
         box = image.bounding_box()
         assert box['width'] > 200 and box['height'] > 80 and box['x'] + box['width'] <= 390
-        assert image.get_attribute('alt') == (WIDGETS/f'{name}.txt').read_text().strip()
+        assert image.get_attribute('alt') == alt_of(name)
     assert o.page.locator('.w-body').count() == 0
     o.page.close()
 

@@ -5,7 +5,7 @@
 
 `views.json` holds predictions that were made once. All else is made from functions of the package each time.
 """
-import argparse, ast, base64, inspect, io, json, math, random, textwrap
+import argparse, ast, base64, inspect, io, json, random, textwrap
 from pathlib import Path
 
 import matplotlib
@@ -18,7 +18,7 @@ from scipy import stats
 from imagenette_course.answers import recorded
 from imagenette_course.dataset import CLASSES
 from imagenette_course.mixup import blend, mixup
-from imagenette_course.questionnaire import quiz, smoothed_question
+from imagenette_course.questionnaire import smoothed_question
 from imagenette_course.scenes import draw_scene
 from imagenette_course.smoothing import logit_gap, smooth_cross_entropy, smooth_targets
 from imagenette_course.tta import combine_views, tta
@@ -90,18 +90,19 @@ def smoothing_still(data):
     ax.plot(gap, here, 'o', color=BLUE, ms=9)
     ax.annotate(f'gap {gap}: loss {here:.3f}', (gap, here), (0, 12), textcoords='offset points', ha='center', size=10)
     ax.set(xlabel='gap: the right logit minus the others', ylabel='loss', xlim=(0, data['widest']), ylim=(0, None),
-           title=f'Smoothed, the loss is lowest at a gap of {wall:.2f}; hard, it falls for ever')
+           title=f'Smoothed, the loss is lowest at a gap of {wall:.2f}; hard, it falls forever')
     ax.legend(frameon=False); ax.spines[['top', 'right']].set_visible(False)
-    return fig, (f'Loss against the gap between the right logit and the nine others. The hard target\'s curve falls for '
-                 f'ever; the smoothed one, at eps {eps}, is lowest at a gap of ln {odds:.0f} = {wall:.2f}, with a loss '
-                 f'of {least:.3f}, and rises beyond it.')
+    return fig, (f'Loss against the gap between the right logit and the nine others. The hard target\'s curve falls '
+                 f'forever; the smoothed one, at eps {eps}, is lowest at a gap of ln {odds:.0f} = {wall:.2f}, with a '
+                 f'loss of {least:.3f}, and rises beyond it.')
 
 # ---- views: what a network said to a middle square and four random views
 
 def views():
     """Trains chapter 04's network, two epochs on the drawn sample, and writes views.json: pictures and probabilities of
     the scene that four random views rescued most clearly. Of several draws of views, the first in which they disagree
-    and their mean is right. About a minute on one core; another machine rounds differently and may find another scene."""
+    and their mean is right. About a minute on one core; another machine rounds differently, and may find another
+    scene."""
     from fastai.vision.all import set_seed
     from imagenette_course.baseline import fit
     from imagenette_course.dataset import folder_label, make_sample
@@ -141,7 +142,8 @@ def views():
                network=f'sprintnet_small after {run.epochs} epochs on the drawn sample at 64 px, right on '
                        f'{100*run.accuracy:.0f}% of its validation images',
                label=folder_label(files[i]), index=y[i].item(), classes=list(dls.vocab), seed=seed,
-               whole=dict(png=as_png(whole.quantize(128)), width=w, height=h, square=[(w-min(w, h))/2, (h-min(w, h))/2, min(w, h)]),
+               whole=dict(png=as_png(whole.quantize(128)), width=w, height=h,
+                          square=[(w-min(w, h))/2, (h-min(w, h))/2, min(w, h)]),
                views=[dict(png=as_png(picture(o)), probs=[round(v, 7) for v in q.tolist()])
                       for o,q in zip((x0[0], *x), (p0[0], *p))])
     write(HERE/'views.json', json.dumps(res, indent=1, ensure_ascii=False))
@@ -226,12 +228,12 @@ def ladder_still(data):
     for k,(o,p) in enumerate(zip(data['rungs'], points), 1):
         dx,dy,ha = places.get(k, (8, 0, 'left'))
         ax.annotate(f"{k} {o['name']}", p, (dx, dy), textcoords='offset points', ha=ha, va='center', size=9)
-    ax.annotate(data['beside']['name'], at(data['beside']), (0, -12), textcoords='offset points', ha='center', va='center',
-                size=9, color=GREEN)
+    ax.annotate(data['beside']['name'], at(data['beside']), (0, -12), textcoords='offset points', ha='center',
+                va='center', size=9, color=GREEN)
     for acc,name in data['lines']:
         ax.axhline(acc, color=ORANGE, lw=1, ls='--', zorder=0)
         ax.text(.99, acc + .15, name, color=ORANGE, size=9, ha='right', transform=ax.get_yaxis_transform())
-    ax.set(xlabel='seconds of one core, training and validation', ylabel='accuracy (%)', xlim=(20, 750),
+    ax.set(xlabel='seconds of one core, training and validation', ylabel='accuracy (%)', xlim=(0, 750),
            title=f'Five epochs of photographs: from {y[0]:.1f}% to {y[-1]:.1f}%, step by step')
     ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False)
     steps = '; '.join(f"{o['name']} {v:.1f}% in {s:.0f} s" for o,(s,v) in zip(data['rungs'], points))
@@ -250,7 +252,8 @@ def quiz_still(_):
     ax.text(0, .8, block(q.text), size=11, va='top')
     ax.text(0, .47, block('Answer: ' + ', '.join(f'{v:.2f}' for v in q.answer) + '.'), size=11, va='top', color=BLUE)
     ax.text(0, .33, block(q.why), size=11, va='top')
-    ax.text(0, 0, 'In Python: from imagenette_course.all import *; quiz()', size=9.5, color='#5a6470', family='monospace')
+    ax.text(0, 0, 'In Python: from imagenette_course.all import *; quiz()', size=9.5, color='#5a6470',
+            family='monospace')
     return fig, f'A question of the quiz, with its answer: {q.text} {q.why}'
 
 # ---- all of them
