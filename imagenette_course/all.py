@@ -32,6 +32,7 @@ from .distributed import distributed
 from .options import Options
 from .train import imagenette_train, trained_learner
 from .predict import imagenette_predict, predict_files
+from .export import export_onnx, imagenette_export
 from .study import imagenette_study, read_plan, read_study, run_study
 from .answers import (frontier, gains, gains_by, plot_frontier, plot_gains, plot_ladder, plot_runs, plot_views,
                       recorded, runs_needed, study_table, use_it_when, views_table)

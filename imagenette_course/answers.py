@@ -1,4 +1,11 @@
-"""What a study found: differences seed by seed, their intervals, figures, and sentences. Chapter 14 explains them."""
+"""What a study found: differences seed by seed, their intervals, figures, and sentences. Chapter 14 explains them.
+
+>>> import pandas as pd
+>>> from imagenette_course.answers import gains
+>>> rows = [('base', 1, .80), ('mixup', 1, .82), ('base', 2, .79), ('mixup', 2, .80)]
+>>> gains(pd.DataFrame(rows, columns=['kind', 'seed', 'accuracy'])).round(3).to_dict('index')
+{'mixup': {'gain': 0.015, 'low': -0.049, 'high': 0.079, 'seeds': 2}}
+"""
 
 __all__ = ['study_table', 'recorded', 'train_command', 'gains', 'plot_ladder', 'gains_by', 'plot_gains', 'frontier',
            'plot_frontier', 'views_table', 'plot_views', 'pair_std', 'runs_needed', 'plot_runs', 'use_it_when', 'quote',

@@ -1,4 +1,12 @@
-"What every module uses: checks of arguments, errors in one line, files that are never half-written."
+"""What every module uses: checks of arguments, errors in one line, files that are never half-written.
+
+>>> from imagenette_course.core import check_range
+>>> check_range('epochs', 5, 1)
+5
+>>> check_range('epochs', 0, 1)
+Traceback (most recent call last):
+imagenette_course.core.BadInput: epochs=0: it must be a whole number of 1 or more
+"""
 
 __all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_choice', 'check_floats',
            'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet', 'quiet_bars', 'in_test',

@@ -1,5 +1,13 @@
 """The dataset by name: its classes, wrong labels, the drawn sample, and `imagenette`, which draws, downloads or finds
-what you name."""
+what you name.
+
+>>> from imagenette_course.data import CLASSES, imagenette, make_sample
+>>> CLASSES['n03028079']
+'church'
+>>> path = make_sample('few', n_train=2, n_val=1)
+>>> path = imagenette('few')
+Drawn sample: 20 training and 10 validation images in 10 classes, few
+"""
 
 __all__ = ['CLASSES', 'NOISE', 'wrong_labels', 'N_TRAIN', 'N_VAL', 'make_sample', 'is_sample', 'imagenette']
 

@@ -1,4 +1,9 @@
-"""Two processes take half a batch each, and the training stays what it was with one."""
+"""Two processes take half a batch each, and the training stays what it was with one.
+
+>>> from imagenette_course.distributed import share_of_batches
+>>> [share_of_batches(range(8), bs=4, rank=rank, n=2) for rank in (0, 1)] # the images of each, in two batches
+[[0, 1, 4, 5], [2, 3, 6, 7]]
+"""
 
 __all__ = ['share_of_batches', 'is_first', 'one_for_all', 'from_all', 'SplitDL', 'gather', 'Together', 'SplitTrainer',
            'distributed', 'join', 'leave', 'first_of_machine', 'first_speaks', 'told_to_stop']

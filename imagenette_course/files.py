@@ -1,5 +1,17 @@
 """Image files: finding, checking, opening and downloading them. A dataset is a folder that holds `train/` and `val/`,
-each with a folder for each class."""
+each with a folder for each class.
+
+>>> from imagenette_course.data import make_sample
+>>> from imagenette_course.files import check_images, image_files
+>>> path = make_sample('few', n_train=2, n_val=1)
+>>> files = image_files(path)
+>>> len(files), str(files[0])
+(30, 'few/train/n01440764/n01440764_0.JPEG')
+>>> files[0].write_bytes(b'') # an accident
+0
+>>> check_images(path)
+{Path('few/train/n01440764/n01440764_0.JPEG'): 'empty'}
+"""
 
 __all__ = ['find_files_below', 'IMAGE_ENDINGS', 'find_images_below', 'image_files', 'short_sides', 'check_folder',
            'to_rgb', 'NamedImage', 'check_images', 'DOWNLOADS', 'N_IMAGES', 'download', 'check_whole']

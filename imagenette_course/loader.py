@@ -1,4 +1,18 @@
-"""A loader that reads whole batches from the decoded store. What a batch is made into is `Views` of chapter 11."""
+"""A loader that reads whole batches from the decoded store. What a batch is made into is `Views` of chapter 11, or a
+function of your own:
+
+>>> from imagenette_course.dataset import datasets, make_sample
+>>> from imagenette_course.loader import store_loaders
+>>> from imagenette_course.store import PixelStore
+>>> path = make_sample('few', n_train=2, n_val=1)
+>>> data = datasets(path)
+>>> store = PixelStore([*data.train.items, *data.valid.items], path, side=64)
+>>> def views(pixels, ratio, train): return pixels.permute(0, 3, 1, 2)/255
+>>> dls = store_loaders(data, path, bs=4, stats=None, store=store, views=views)
+>>> x,y = dls.one_batch()
+>>> x.shape, y.shape
+(torch.Size([4, 3, 64, 64]), torch.Size([4]))
+"""
 
 __all__ = ['Normalized', 'CachedDL', 'store_loaders']
 

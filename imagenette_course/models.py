@@ -1,4 +1,15 @@
-"A trained network in one `.safetensors` file, with all that is needed to use it; nothing in it is executed."
+"""A trained network in one `.safetensors` file, with all that is needed to use it; nothing in it is executed.
+
+`load_model` gives a `Classifier`, which answers for files, pictures and tensors. One can be made of any network:
+
+>>> import torch
+>>> from imagenette_course.models import Classifier, named_network
+>>> net = named_network('sprintnet_small')(n_out=2)
+>>> model = Classifier(net, ['cat', 'dog'], size=32, presize=32, mean=[.5]*3, std=[.25]*3)
+>>> answer = model(torch.rand(3, 60, 80))
+>>> sorted(answer), round(sum(answer.values()), 4)
+(['cat', 'dog'], 1.0)
+"""
 
 __all__ = ['model_facts', 'save_model', 'Classifier', 'named_network', 'load_model']
 

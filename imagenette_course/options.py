@@ -1,6 +1,14 @@
 """The options of `imagenette_train`: what was asked for (`Options`), and what will be done with these images (`Plan`).
 
-Both are frozen: nothing changes them after they were made. `parse` reads a command line, `resolve` makes the plan."""
+Both are frozen: nothing changes them after they were made. `parse` reads a command line, `resolve` makes the plan.
+
+>>> from imagenette_course.options import Options
+>>> Options(arch='xresnet18', mixup=.4).given()
+{'arch': 'xresnet18', 'mixup': 0.4}
+>>> Options(epochs=0)
+Traceback (most recent call last):
+imagenette_course.core.BadInput: --epochs=0: it must be a whole number of 1 or more
+"""
 
 __all__ = ['Options', 'Plan', 'check_names', 'parse', 'network', 'resolve']
 

@@ -1,4 +1,16 @@
-"""`imagenette_predict`: a model file and some pictures in, a name for each and how sure the model is out."""
+"""`imagenette_predict`: a model file and some pictures in, a name for each and how sure the model is out.
+
+    imagenette_predict model.safetensors PICTURE FOLDER
+
+In Python, of many pictures at a time, with `load_model('model.safetensors')` for the model:
+
+>>> from imagenette_course.all import Classifier, image_files, make_sample, named_network, predict_files
+>>> model = Classifier(named_network('sprintnet')(n_out=2), ['cat', 'dog'], 32, 32, mean=[.5]*3, std=[.25]*3)
+>>> files = image_files(make_sample('few', n_train=2, n_val=1))
+>>> good,bad = predict_files(model, [files[0], 'gone.jpg'])
+>>> sorted(good['probabilities']), bad['fault']
+(['cat', 'dog'], 'there is no such file')
+"""
 
 __all__ = ['find_images', 'tta_views', 'predict_files', 'as_table', 'imagenette_predict']
 
@@ -6,8 +18,9 @@ import itertools, math, os, stat, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 from json import dumps # the command has an option json
 from operator import itemgetter
-from .core import BadInput, check_range, in_one_line, show_version
+from .core import BadInput, check_range, in_one_line, show_version, write_aside
 from .files import find_images_below, to_rgb
+from .page import check_page, predictions_page
 from .tta import combine_views
 from fastai.vision.all import *
 from .models import Classifier, load_model # after fastai, which has a load_model of its own
@@ -142,17 +155,20 @@ def imagenette_predict(
     images:str, # image files, and folders: all images below them; any number of them
     tta:int=0, # test time augmentation: this many views of each image beside the plain one
     json:store_true=False, # all probabilities as JSON, in place of a table of the three best
+    html:str=None, # write a page of the images with their three best names, too: a file, *.html
 ):
     """Name what is on images. Exit status: 0; 1 when a file could not be read and was skipped;
     2 when there is no answer at all."""
     with in_one_line('imagenette_predict', smaller='set CUDA_VISIBLE_DEVICES= to predict on the processor'):
         if not images: raise BadInput('no images: name some files, or folders that hold some')
         check_range('--tta', tta, 0, 100)
+        if html is not None: check_page(html)
         rows = predict_files(_load(model), images, tta)
         good,bad = [o for o in rows if not o['fault']],[o for o in rows if o['fault']]
         for o in bad: print(f"imagenette_predict: {_shown(o['file'])}: {_shown(o['fault'])}", file=sys.stderr)
         if json: _print(dumps([{k: o[k] for k in ('file', 'probabilities')} for o in good], indent=1))
         elif good: _print_table(good)
+        if html is not None and good: write_aside(Path(html), predictions_page(rows).encode())
         if not good: raise BadInput(f'nothing to predict: {len(bad)} of {len(rows)} could not be read')
         if bad: raise SystemExit(1)
 
@@ -162,6 +178,6 @@ def main():
     parser = anno_parser(imagenette_predict, prog='imagenette_predict')
     next(o for o in parser._actions if o.dest == 'images').nargs = '*' # fastcore 1 and 2 say this in two ways
     args = parser.parse_intermixed_args()
-    imagenette_predict(args.model, args.images, args.tta, args.json)
+    imagenette_predict(args.model, args.images, args.tta, args.json, args.html)
 
 if __name__ == '__main__': main()

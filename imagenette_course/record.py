@@ -1,4 +1,11 @@
-"""The record of a training, and what fills it: callbacks, recorders that don't make a GPU wait, seeds."""
+"""The record of a training, and what fills it: callbacks, recorders that don't make a GPU wait, seeds.
+
+>>> from imagenette_course.record import Run
+>>> run = Run('first try', epochs=2, lr=.003, seed=42, device='a CPU') # as `fit` begins one
+>>> run.history.append(dict(epoch=1, train_loss=2.1, valid_loss=1.9, accuracy=.31, seconds=12.)) # after each epoch
+>>> run
+first try: accuracy 31.0% after 1 of 2 epochs, 12 s
+"""
 
 __all__ = ['name_of', 'DeviceMetric', 'DeviceLoss', 'DeviceSmoothLoss', 'DeviceRecorder', 'versions', 'device_name',
            'Run', 'RecordRun', 'PrintLines', 'no_output', 'new_run', 'told_of_stops', 'fit_recorded']

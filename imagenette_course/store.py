@@ -1,5 +1,14 @@
 """Decoded images in one memory-mapped file.
 
+>>> from imagenette_course.all import PixelStore, image_files, make_sample
+>>> path = make_sample('few', n_train=2, n_val=1)
+>>> files = image_files(path)
+>>> store = PixelStore(files, path, side=64) # decodes; the next time, it only opens the file
+>>> store.pixels.shape, store.pixels.dtype
+(torch.Size([30, 64, 64, 3]), torch.uint8)
+>>> store.rows(files[3:5])
+tensor([3, 4])
+
 A store is two files in fastai's data folder: `.npy` with the pixels, and `.json` with a key that describes the content
 (the side, and each file's name, length and time), the images' widths and heights, and a checksum. Both are written in a
 folder aside, and get their names when they are complete, the `.json` last. A store whose key or checksum does not fit

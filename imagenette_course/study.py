@@ -1,4 +1,15 @@
-"""`imagenette_study`: a plan in one file, many trainings, one table. Stop it at any time, and continue later."""
+"""`imagenette_study`: a plan in one file, many trainings, one table. Stop it at any time, and continue later.
+
+    imagenette_study sample --out study
+
+>>> from imagenette_course.study import expand_plan
+>>> plan = dict(all=dict(runs=2), parts=dict(blends=dict(epochs=5, kinds=dict(base={}, mixup=dict(mixup=.4)))))
+>>> for r in expand_plan(plan): print(r['part'], r['kind'], r['options'], r['seed'])
+blends base {'epochs': 5} 42
+blends mixup {'epochs': 5, 'mixup': 0.4} 42
+blends base {'epochs': 5} 43
+blends mixup {'epochs': 5, 'mixup': 0.4} 43
+"""
 
 __all__ = ['expand_plan', 'read_plan', 'find_plan', 'training_key', 'clock_seconds', 'EpochSeconds', 'right_images',
            'measure_model', 'read_study', 'epoch_costs', 'run_study', 'imagenette_study', 'main']

@@ -1,6 +1,10 @@
 """`imagenette_train`: a whole experiment in one line, with everything that you need to believe it afterwards.
 
-`options.py` says what can be asked for. Here it is trained, saved after each epoch, and written."""
+`options.py` says what can be asked for. Here it is trained, saved after each epoch, and written.
+
+    imagenette_train --data sample --epochs 3 --mixup 0.4
+
+In Python the same is `train(data='sample', epochs=3, mixup=.4)`, which gives back what `summary.json` holds."""
 
 __all__ = ['loaders', 'make_learner', 'peak_memory', 'train', 'imagenette_train', 'trained_learner', 'main']
 

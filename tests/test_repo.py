@@ -4,13 +4,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT
 
 NBS = sorted((ROOT/'nbs').glob('*.ipynb')) # the last is the index
-MODULES = ['core', 'scenes', 'files', 'record', 'data', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further',
-           'store', 'loader', 'speed', 'sprint', 'models', 'checkpoint', 'distributed', 'options', 'train', 'predict', 'study', 'answers'] # a module may import those before it, never one after it
+MODULES = ['core', 'scenes', 'files', 'record', 'data', 'page', 'dataset', 'baseline', 'normalize', 'resize', 'tta', 'mixup', 'smoothing', 'questionnaire', 'mixing', 'techniques', 'further',
+           'store', 'loader', 'speed', 'sprint', 'models', 'checkpoint', 'distributed', 'options', 'train', 'predict', 'export', 'study', 'answers'] # a module may import those before it, never one after it
 KINDS = [o.stem for o in (ROOT/'imagenette_course/scenes').glob('*.py')] # of scenes
-PLAIN = ['core', 'files', 'data', 'record', 'store', 'loader', 'models', 'distributed', 'options', 'train', 'predict', 'study', 'answers'] # written by hand; the others are exported from a notebook
+PLAIN = ['core', 'files', 'data', 'page', 'record', 'store', 'loader', 'models', 'distributed', 'options', 'train', 'predict', 'export', 'study', 'answers'] # written by hand; the others are exported from a notebook
 
 def cells(nb, kind): return [''.join(o['source']) for o in json.loads(nb.read_text())['cells'] if o['cell_type'] == kind]
 def outputs(nb): return [o for c in json.loads(nb.read_text())['cells'] for o in c.get('outputs', [])]
@@ -22,7 +23,7 @@ def test_readme_is_rendered_from_the_index(tmp_path):
 
 def test_links_lead_somewhere():
     "Those of the pages and of the notebooks."
-    texts = {ROOT/o: (ROOT/o).read_text() for o in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'nbs/commands.md', 'nbs/results/README.md')}
+    texts = {ROOT/o: (ROOT/o).read_text() for o in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'nbs/commands.md', 'nbs/plain_pytorch.md', 'nbs/results/README.md')}
     texts |= {o: '\n'.join(cells(o, 'markdown')) for o in NBS}
     links = [(page, l) for page,text in texts.items() for l in re.findall(r'\]\(((?!https?:|#)[^)]+)\)', text)]
     assert len(links) > 100, 'the links were not found'
@@ -78,6 +79,7 @@ def test_imports_follow_the_chapters():
     for i,module in enumerate(MODULES):
         if module == 'scenes': source = ''.join(o.read_text() for o in (ROOT/'imagenette_course/scenes').glob('*.py'))
         else: source = (ROOT/'imagenette_course'/f'{module}.py').read_text()
+        source = source.replace(ast.get_docstring(ast.parse(source), clean=False) or '', '') # an example may use what comes later
         tree = ast.walk(ast.parse(source))
         used = {o.module for o in tree if isinstance(o, ast.ImportFrom) and o.level == 1} | set(re.findall(r'imagenette_course\.(\w+)', source))
         used -= {None, 'canvas', *KINDS} if module == 'scenes' else {None}
@@ -99,6 +101,29 @@ def test_version_is_the_same_everywhere():
     import imagenette_course
     ini = re.search(r'^version = (.+)$', (ROOT/'settings.ini').read_text(), re.M)[1]
     assert imagenette_course.__version__ == ini == version('imagenette_course')
+    assert re.search(r'^version: (.+)$', (ROOT/'CITATION.cff').read_text(), re.M)[1] == ini
+    assert ini in re.findall(r'^## (.+)$', (ROOT/'CHANGELOG.md').read_text(), re.M)
+
+def test_a_release_needs_the_tag_of_its_version():
+    "The first step of the workflow, as the runner would take it; and nothing but publishing may ask for a token."
+    flow = yaml.safe_load((ROOT/'.github/workflows/release.yml').read_text())
+    build,publish = flow['jobs']['build'],flow['jobs']['publish']
+    check = next(o['run'] for o in build['steps'] if o.get('name') == 'The tag is the version')
+    ini = re.search(r'^version = (.+)$', (ROOT/'settings.ini').read_text(), re.M)[1]
+    def passes(tag): return subprocess.run(['bash', '-ec', check], cwd=ROOT, env={**os.environ, 'GITHUB_REF_NAME': tag}).returncode == 0
+    assert passes(f'v{ini}') and not passes(f'v{ini}1') and not passes('v' + ini.replace('.', 'x')) and not passes('v')
+    assert publish['needs'] == 'build' and publish['permissions'] == {'id-token': 'write'} and flow['permissions'] == {'contents': 'read'} and 'permissions' not in build
+    assert flow[True] == {'push': {'tags': ['v*']}} # YAML reads `on` as true
+
+def test_the_description_has_no_relative_links():
+    "What setup.py makes of README.md: elsewhere its links would lead nowhere."
+    code = re.search(r'^def readme.*?(?=^\S)', (ROOT/'setup.py').read_text(), re.M | re.S)[0]
+    names = dict(re=re, Path=lambda o: ROOT/o, cfg=dict(version='1.2', git_url='https://host/us'))
+    exec(code, names)
+    text,links = names['readme'](),re.findall(r'\]\(([^)#][^)]*)\)', (ROOT/'README.md').read_text())
+    assert len(links) > 20 and not re.search(r'\]\((?!https?:|#)', text)
+    assert '(https://host/us/raw/v1.2/images/sprint.png)' in text and '[The commands](https://host/us/blob/v1.2/nbs/commands.md)' in text
+    assert re.sub(r'https://host/us/(raw|blob)/v1.2/', '', text) == (ROOT/'README.md').read_text()
 
 def test_nothing_is_tracked_that_must_not_be():
     files = subprocess.run(['git', 'ls-files'], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
