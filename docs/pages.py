@@ -59,7 +59,7 @@ def copy_picture(file, folder):
 # ---- widgets
 
 def widget(m):
-    "The figure that stands for a comment `<!-- widget: NAME -->`."
+    "The figure that stands for a comment `<!--widget:NAME-->`."
     name, folder = m[1], ROOT/'docs/widgets'
     for end in ('js', 'png'):
         if not (folder/f'{name}.{end}').exists(): raise BadSource(f'there is no docs/widgets/{name}.{end} for {m[0]}')
@@ -68,7 +68,7 @@ def widget(m):
     return (f'\n<figure class="widget" data-widget="{name}"><img src="_static/widgets/{name}.png" '
             f'alt="{html.escape(alt)}" width="{width}" height="{height}"></figure>\n')
 
-def widgets(text): return re.sub(r'^[ \t]*<!-- widget: *(\S+) *-->[ \t]*$', widget, text, flags=re.M)
+def widgets(text): return re.sub(r'^[ \t]*<!-- *widget: *(\S+?) *-->[ \t]*$', widget, text, flags=re.M)
 
 # ---- chapters
 
