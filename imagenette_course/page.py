@@ -23,6 +23,7 @@ img {{ flex: none; width: 7rem; height: 7rem; object-fit: contain; object-positi
 figcaption {{ flex: 1; min-width: 0; overflow-wrap: anywhere }}
 ol {{ margin: .25rem 0 0; padding: 0; list-style: none }}
 li {{ display: flex; justify-content: space-between; gap: .5rem }}
+li span + span {{ flex: none }}
 li:first-child {{ font-weight: bold }}
 small {{ opacity: .75 }}
 </style>

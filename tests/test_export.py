@@ -1,12 +1,14 @@
 "Models as ONNX files: onnxruntime answers as PyTorch does, and nothing is written of what can't be exported."
-import json, sys
+import json, re, sys
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from PIL import Image
 from safetensors.torch import save_file
 
+from conftest import ROOT
 from imagenette_course import export
 from imagenette_course.core import BadInput
 from imagenette_course.models import Classifier, load_model, named_network
@@ -78,6 +80,22 @@ def test_the_model_stays_as_it_was(onnx, tmp_path, monkeypatch):
     export_onnx(clf, 'm.onnx')
     assert all(v.dtype == torch.half and torch.equal(v, before[k]) for k,v in clf.state_dict().items())
     assert {k: json.loads(v) for k,v in onnx.InferenceSession('m.onnx').get_modelmeta().custom_metadata_map.items()} == dict(classes=['a', 'b'], size=8, presize=8)
+
+def test_the_program_of_the_page(onnx, tmp_path, monkeypatch, capsys):
+    "That of the commands' page, which needs no PyTorch: on a wide picture it says what the model says."
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    clf = Classifier(nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 4)), ['a', 'b', 'c', 'd'], 32, 32, [.5]*3, [.2]*3)
+    export_onnx(clf, 'model.onnx')
+    small = np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((160, 96), Image.Resampling.BICUBIC).save('picture.jpg')
+    program = re.search(r'NumPy, Pillow and onnxruntime alone:\n\n```python\n(.*?)```', (ROOT/'nbs/commands.md').read_text(), re.S)[1]
+    assert 'torch' not in program and 'imagenette' not in program
+    names = {}
+    exec(program, names)
+    want = clf('picture.jpg')
+    assert [want[k] for k in names['facts']['classes']] == pytest.approx(names['probabilities'].tolist(), abs=.01) # Pillow resizes in whole numbers
+    assert max(want.values()) > .4 and f"'{max(want, key=want.get)}')" in capsys.readouterr().out.split('), (')[0] + ')'
 
 # ---- what is refused
 
