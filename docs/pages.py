@@ -14,7 +14,7 @@ DOWNLOADS = 'notebooks' # where the site keeps the notebooks to download, and wh
 PUBLISHED = 'gh-pages' # the branch that holds the published site
 
 DOCS = {'CONTRIBUTING.md': 'contributing', 'CHANGELOG.md': 'changelog', 'nbs/commands.md': 'commands',
-        'nbs/results/README.md': 'record'}
+        'nbs/plain_pytorch.md': 'plain_pytorch', 'nbs/results/README.md': 'record'}
 CHAPTERS = sorted(o.stem for o in (ROOT/'nbs').glob('*.ipynb') if o.stem != 'index')
 MODULES = {o.stem: o for o in (ROOT/CFG['lib_path']).glob('*.py') if o.stem not in ('__init__', '_modidx', 'all')}
 MODULES = dict(sorted({**MODULES, 'scenes': ROOT/CFG['lib_path']/'scenes/__init__.py'}.items()))
@@ -139,7 +139,7 @@ def front_page():
     order = re.findall(r'^\| \[([^\]]+)\]\((\w+)\.ipynb\)', text, re.M) # the table of the chapters
     chapters = [f'{title} <{name}>' for title,name in order]
     def tree(caption, lines): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *lines, '```'])
-    reference = ['The commands <commands>', "The study's tables <tables>", 'Recorded results <record>',
+    reference = ['The commands <commands>', 'In plain PyTorch <plain_pytorch>', "The study's tables <tables>", 'Recorded results <record>',
                  'The functions <api/index>']
     project = ['How to change something <contributing>', 'What has changed <changelog>',
                f"The repository <{CFG['git_url']}>"]
