@@ -139,8 +139,8 @@ def front_page():
     order = re.findall(r'^\| \[([^\]]+)\]\((\w+)\.ipynb\)', text, re.M) # the table of the chapters
     chapters = [f'{title} <{name}>' for title,name in order]
     def tree(caption, lines): return '\n'.join(['```{toctree}', ':hidden:', f':caption: {caption}', '', *lines, '```'])
-    reference = ['The commands <commands>', 'In plain PyTorch <plain_pytorch>', "The study's tables <tables>", 'Recorded results <record>',
-                 'The functions <api/index>']
+    reference = ['The commands <commands>', 'In plain PyTorch <plain_pytorch>', "The study's tables <tables>",
+                 'Recorded results <record>', 'The functions <api/index>']
     project = ['How to change something <contributing>', 'What has changed <changelog>',
                f"The repository <{CFG['git_url']}>"]
     trees = tree('Chapters', chapters), tree('Reference', reference), tree('Project', project)
@@ -213,6 +213,10 @@ def public(tree):
     nodes = [o for o in tree.body if isinstance(o, (ast.FunctionDef, ast.ClassDef))]
     return [o for o in nodes if (o.name in names if names is not None else o.name[0] != '_')]
 
+def with_examples(doc):
+    "A docstring whose examples are code."
+    return '\n\n'.join(f'```pycon\n{o}\n```' if o.startswith('>>>') else o for o in doc.split('\n\n'))
+
 def module_page(name, file):
     "The page of one module, and the sentence that its docstring begins with."
     source = file.read_text(encoding='utf-8')
@@ -221,7 +225,7 @@ def module_page(name, file):
     made = re.search(r'File to edit: \.\./nbs/(\w+)\.ipynb', source)
     whence = f'Made in [chapter {made[1][:2]}](../{made[1]}.ipynb).' if made else ''
     first = f"`from {CFG['lib_name']}.{name} import *`"
-    parts = [f'# {name}', doc, f'{first} {whence}', *[entry(o, said, path) for o in public(tree)]]
+    parts = [f'# {name}', with_examples(doc), f'{first} {whence}', *[entry(o, said, path) for o in public(tree)]]
     return '\n\n'.join(o for o in parts if o) + '\n', doc.split('\n')[0]
 
 def api_index(docs):
