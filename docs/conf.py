@@ -55,10 +55,8 @@ def scripts_of_the_page(app, pagename, templatename, context, doctree):
     body = context.get('body', '')
     if 'class="sortable"' in body: app.add_js_file('tables.js', loading_method='defer')
     names = re.findall(r'class="widget" data-widget="([^"]+)"', body)
-    if names and (HERE/'widgets/widgets.css').exists(): app.add_css_file('widgets/widgets.css')
-    for name in names:
-        module = re.search(r'^(import|export)\b', (HERE/f'widgets/{name}.js').read_text(encoding='utf-8'), re.M)
-        app.add_js_file(f'widgets/{name}.js', **({'type': 'module'} if module else {'loading_method': 'defer'}))
+    if names: app.add_css_file('widgets/widgets.css')
+    for name in (['ui'] if names else []) + names: app.add_js_file(f'widgets/{name}.js', loading_method='defer')
     context['body'] = body.replace('<img alt="Figure made', '<img loading="lazy" alt="Figure made')
 
 def setup(app):

@@ -61,9 +61,9 @@ def copy_picture(file, folder):
 def widget(m):
     "The figure that stands for a comment `<!--widget:NAME-->`."
     name, folder = m[1], ROOT/'docs/widgets'
-    for end in ('js', 'png'):
+    for end in ('js', 'png', 'txt'):
         if not (folder/f'{name}.{end}').exists(): raise BadSource(f'there is no docs/widgets/{name}.{end} for {m[0]}')
-    alt = (folder/f'{name}.txt').read_text().strip() if (folder/f'{name}.txt').exists() else ''
+    alt = (folder/f'{name}.txt').read_text(encoding='utf-8').strip()
     width, height = Image.open(folder/f'{name}.png').size
     return (f'\n<figure class="widget" data-widget="{name}"><img src="_static/widgets/{name}.png" '
             f'alt="{html.escape(alt)}" width="{width}" height="{height}"></figure>\n')
@@ -278,9 +278,8 @@ def write_sources(
     "Writes the sources of all pages, their pictures, and the notebooks to download."
     for o in ('images', 'api', f'extra/{DOWNLOADS}'): (folder/o).mkdir(parents=True)
     shutil.copytree(ROOT/'docs/_static', folder/'static')
-    if (ROOT/'docs/widgets').is_dir():
-        away = shutil.ignore_patterns('*.py', '__pycache__')
-        shutil.copytree(ROOT/'docs/widgets', folder/'static/widgets', ignore=away)
+    away = shutil.ignore_patterns('*.py', '*.json', '*.txt', '__pycache__') # of which the scripts are made
+    shutil.copytree(ROOT/'docs/widgets', folder/'static/widgets', ignore=away)
     for o in (ROOT/'images').glob('*.png'): copy_picture(o, folder/'images')
     (folder/'index.md').write_text(front_page(), encoding='utf-8')
     (folder/'tables.md').write_text(tables_page(), encoding='utf-8')

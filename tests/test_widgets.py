@@ -257,7 +257,7 @@ class Site:
         file = folder/f'{scheme or "light"}.html'
         images = {o: f'<img src="widgets/{o}.png" alt="{alt_of(o)}">' for o in NAMES}
         figures = ''.join(f'<figure class="widget" data-widget="{o}">{v}</figure>' for o,v in images.items())
-        scripts = ''.join(f'<script src="widgets/{o}.js"></script>' for o in NAMES)
+        scripts = ''.join(f'<script src="widgets/{o}.js"></script>' for o in ('ui', *NAMES))
         back,ink = ('#14181e', '#e6e9ed') if scheme == 'dark' else ('#fff', '#222')
         file.write_text(f'<!doctype html><html lang="en" data-theme="{scheme or "light"}"><meta charset="utf-8">'
                         '<meta name="viewport" content="width=device-width"><title>widgets</title>'
