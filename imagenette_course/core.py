@@ -10,7 +10,7 @@ imagenette_course.core.BadInput: epochs=0: it must be a whole number of 1 or mor
 
 __all__ = ['BadInput', 'Diverged', 'Stopped', 'OutOfMemory', 'check_range', 'check_choice', 'check_floats',
            'check_ints', 'check_labels', 'check_values', 'check_stats', 'show_bar', 'quiet', 'quiet_bars', 'in_test',
-           'write_aside', 'png', 'one_line', 'show_version', 'in_one_line']
+           'write_aside', 'png', 'printable', 'one_line', 'show_version', 'in_one_line']
 
 import io, math, os, re, sys
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -178,13 +178,19 @@ def png(
 
 # ---- commands
 
+def printable(
+    text, # anything
+) -> str: # on one line
+    "Text, with what can't be printed, or must not, as an escape: it may quote a file."
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
+
 def one_line(
     e:Exception, # to be told to a person
-) -> str: # printable characters only, it may quote a file
+) -> str: # as from `printable`
     "The last line of an error, without the traceback that PyTorch puts before an error of a worker process."
     text = re.sub(r'^[\w.]+(Error|BadInput): |^[\w.]*BadInput: ', '',
                   (str(e).strip() or repr(e)).splitlines()[-1].strip())
-    return truncstr(''.join(c if c.isprintable() else '?' for c in text), 2000)
+    return truncstr(printable(text), 2000)
 
 def show_version():
     "Prints the version and ends the program where `--version` is asked for."

@@ -5,7 +5,7 @@ __all__ = ['check_page', 'thumbnail', 'predictions_page']
 import html, io, warnings
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from .core import BadInput
+from .core import BadInput, printable
 from .files import NamedImage
 from fastai.vision.all import *
 
@@ -38,9 +38,7 @@ def check_page(
     if Path(file).suffix.lower() not in ('.html', '.htm'): raise BadInput(f'--html {file}: the name must end in .html')
     if not Path(file).parent.is_dir(): raise FileNotFoundError(f'--html {file}: there is no folder {Path(file).parent}')
 
-def _text(o):
-    "Text for a page: what can't be printed, or must not, as an escape."
-    return html.escape(''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(o)))
+def _text(o): return html.escape(printable(o))
 
 def thumbnail(
     file:str, # an image

@@ -18,7 +18,7 @@ import itertools, math, os, stat, sys, warnings
 from concurrent.futures import ThreadPoolExecutor
 from json import dumps # the command has an option json
 from operator import itemgetter
-from .core import BadInput, check_range, in_one_line, show_version, write_aside
+from .core import BadInput, check_range, in_one_line, printable, show_version, write_aside
 from .files import find_images_below, to_rgb
 from .page import check_page, predictions_page
 from .tta import combine_views
@@ -126,9 +126,8 @@ def as_table(
 
 def _shown(text):
     "Text on one line for any terminal: what it can't print, or must not, as an escape."
-    text = ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in str(text))
     code = sys.stdout.encoding or 'utf-8'
-    return text.encode(code, 'backslashreplace').decode(code)
+    return printable(text).encode(code, 'backslashreplace').decode(code)
 
 def _print_table(rows):
     "For a terminal, names to the left."

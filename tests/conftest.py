@@ -36,6 +36,17 @@ def own(tmp_path):
 @pytest.fixture(scope='session')
 def photos(): return Path(os.environ['IMAGENETTE_REAL'])
 
+@pytest.fixture
+def in_process(monkeypatch, capsys):
+    "A command in this process: (exit status, standard output, lines of the standard error)."
+    def f(name, main, *args):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        try: main(); status = 0
+        except SystemExit as e: status = e.code
+        out,err = capsys.readouterr()
+        return status, out, err.splitlines()
+    return f
+
 @pytest.fixture(autouse=True)
 def own_folder(monkeypatch, tmp_path_factory):
     "Stores of decoded images that tests make lie in a folder of the tests."

@@ -1,5 +1,6 @@
 "Models as ONNX files: onnxruntime answers as PyTorch does, and nothing is written of what can't be exported."
-import json, re, sys
+import json, re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -32,15 +33,7 @@ def write_model(path, arch):
     return path
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    "The command in this process: (exit status, standard output, lines of the standard error)."
-    def f(*args):
-        monkeypatch.setattr(sys, 'argv', ['imagenette_export', *map(str, args)])
-        try: export.main(); status = 0
-        except SystemExit as e: status = e.code
-        out,err = capsys.readouterr()
-        return status, out, err.splitlines()
-    return f
+def run(in_process): return partial(in_process, 'imagenette_export', export.main)
 
 @pytest.fixture
 def onnx():

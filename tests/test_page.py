@@ -1,5 +1,6 @@
 "The page of predictions: what is on it, what its names can't do, and that it needs nothing else."
-import base64, io, re, sys
+import base64, io, re
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
@@ -63,15 +64,11 @@ def test_a_picture_that_has_gone(tmp_path):
 
 # ---- the command
 
-def test_the_command(tmp_path, monkeypatch, capsys):
+def test_the_command(tmp_path, in_process):
     "Beside the table and beside JSON; a picture is never replaced, and without an answer there is no page."
     model = write_model(tmp_path/'m.safetensors')
     for i in range(2): scene(seed=i).save(tmp_path/f'{i}.png')
-    def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['imagenette_predict', str(model), *map(str, args)])
-        try: predict.main(); status = 0
-        except SystemExit as e: status = e.code
-        return status, *capsys.readouterr()
+    run = partial(in_process, 'imagenette_predict', predict.main, model)
     a,b,page = tmp_path/'0.png', tmp_path/'1.png', tmp_path/'page.html'
     plain,json = run(a, b), run(a, b, '--json')
     assert plain[0] == 0 and not page.exists() and run(a, b, '--html', page) == plain
@@ -84,7 +81,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert run(a, b, '--json', '--html', page) == json and page.read_text() == first
     before = a.read_bytes()
     status,out,err = run('--html', a, b)
-    assert status == 2 and out == '' and 'the name must end in .html' in err and a.read_bytes() == before
+    assert status == 2 and out == '' and 'the name must end in .html' in err[0] and a.read_bytes() == before
     page.unlink()
     assert run('gone.png', '--html', page)[0] == 2 and not page.exists()
     (tmp_path/'text.png').write_text('no')

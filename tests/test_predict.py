@@ -337,15 +337,7 @@ def test_the_table(probs, n):
 # ---- the command
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    "The command in this process: (exit status, standard output, lines of the standard error)."
-    def f(*args):
-        monkeypatch.setattr(sys, 'argv', ['imagenette_predict', *map(str, args)])
-        try: predict_module.main(); status = 0
-        except SystemExit as e: status = e.code
-        out,err = capsys.readouterr()
-        return status, out, err.splitlines()
-    return f
+def run(in_process): return partial(in_process, 'imagenette_predict', predict_module.main)
 
 @pytest.fixture
 def pictures(tmp_path):
